@@ -1,0 +1,143 @@
+"""The command line. Only this module reads the environment and chooses exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bridge import __version__, log
+from bridge.app import serve
+from bridge.check import check_brokers
+from bridge.errors import BridgeError, UsageError
+from bridge.settings import Settings, effective, load
+
+__all__ = ["main"]
+
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_out = Console(highlight=False, soft_wrap=True)
+
+app = typer.Typer(
+    name="factom-bridge",
+    help="Receives a Factom node's Live Feed and republishes it onto Kafka or NATS JetStream.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command, and end with the exit code of the contract."""
+    try:
+        code = app(standalone_mode=False)
+    except BridgeError as error:
+        _err.print(f"[bold red]factom-bridge:[/] {_escaped(str(error))}")
+        _err.print(f"  {_escaped(error.remedy)}")
+        code = error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except typer.TyperException as error:
+        error.show()
+        code = UsageError.exit_code
+    sys.exit(code or 0)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _settings() -> Settings:
+    settings = load(os.environ)
+    log.configure(settings.log.level, settings.log.format)
+    return settings
+
+
+def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `work` with an event that the first SIGTERM or SIGINT sets; a second one ends at once."""
+
+    async def run() -> None:
+        stop = asyncio.Event()
+
+        def stopping() -> None:
+            if stop.is_set():
+                os._exit(130)
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping)
+        await work(stop)
+
+    uvloop.run(run())
+
+
+@app.command()
+def run() -> None:
+    """Receive the feed and publish it, until SIGTERM."""
+    settings = _settings()
+    _run_until_stopped(lambda stop: serve(settings, stop))
+
+
+@app.command()
+def settings() -> None:
+    """Print the settings in force, secrets masked."""
+    table = Table("variable", "value", box=None, pad_edge=False)
+    for name, value in effective(load(os.environ)).items():
+        table.add_row(name, value, style=None if name in os.environ else "dim")
+    _out.print(table)
+
+
+@app.command()
+def check() -> None:
+    """Check the settings, that the brokers answer, and that topics and stream fit."""
+    chosen = _settings()
+    asyncio.run(check_brokers(chosen, _out))
+
+
+@app.command()
+def health(
+    ready: Annotated[bool, typer.Option(help="Ask for /readyz instead of /healthz.")] = False,
+) -> None:
+    """Ask the running bridge how it is: exit 0 if well, 69 if not. For health checks."""
+    chosen = load(os.environ)
+    port = chosen.status.port or _port_in_use(chosen.journal.dir / "ports.json")
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(chosen.status.host, chosen.status.host)  # noqa: S104
+    request = urllib.request.Request(f"http://{host}:{port}/{'readyz' if ready else 'healthz'}")
+    if chosen.status.token:
+        request.add_header("Authorization", f"Bearer {chosen.status.token.get_secret_value()}")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=3) as answer:
+            _out.print(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        _out.print(_escaped(error.read().decode()))
+        raise typer.Exit(69) from None
+    except OSError as error:
+        _err.print(f"no bridge answers on {host}:{port}: {error}")
+        raise typer.Exit(69) from None
+
+
+def _port_in_use(path: Path) -> int:
+    try:
+        port: int = json.loads(path.read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"cannot tell the status port: {path} is not readable") from error
+    return port
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    _out.print(__version__)

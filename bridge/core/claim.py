@@ -1,0 +1,31 @@
+"""What is published in place of a message that the broker is too small for.
+
+A claim check has the same id and attributes as the message it stands for, no data, and says where
+the data is: `dataref`, with its size and SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from bridge.model import Message
+
+__all__ = ["claim_check", "size"]
+
+_ATTRIBUTE_BYTES = 2_048
+"""More than the attributes of any message take: hashes, heights and names are bounded."""
+
+
+def size(message: Message) -> int:
+    """Return how many bytes the broker must take for `message`, attributes included."""
+    return len(message.data) + _ATTRIBUTE_BYTES
+
+
+def claim_check(message: Message, reference: str) -> Message:
+    """Return what is published in place of `message`, whose data is stored at `reference`."""
+    found = (
+        ("dataref", reference),
+        ("datasize", str(len(message.data))),
+        ("datasha256", hashlib.sha256(message.data).hexdigest()),
+    )
+    return message._replace(varying=message.varying + found, data=b"")

@@ -1,0 +1,161 @@
+"""Tells what a payload is: protobuf or Go's JSON, which event, and its canonical bytes.
+
+`data` is the deterministic protobuf serialisation of the member message. A node writes its fields
+in the same order, so for a protobuf feed these are the node's own bytes; for a JSON feed they are
+the bytes the node would have sent. Ids are made from them, which is why they are the same from
+every node, transport and encoding.
+
+Whatever the bytes, the only exception that leaves this module is `DecodeError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError as ProtobufError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from bridge.core import gojson
+from bridge.errors import DecodeError
+from bridge.model import Kind
+from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
+
+__all__ = ["MAX_PARTS", "Event", "decode"]
+
+MAX_PARTS = 100_000
+"""Sub-messages that any payload may have; a longer one may have as many as a true block could."""
+
+_BYTES_PER_PART = 16
+"""Less than any true block needs on average for a sub-message: hashes alone are 32 bytes."""
+
+_SMALLEST_PART = 2
+
+_KINDS = {
+    "chainCommit": Kind.CHAIN_COMMIT,
+    "entryCommit": Kind.ENTRY_COMMIT,
+    "entryReveal": Kind.ENTRY_REVEAL,
+    "stateChange": Kind.STATE_CHANGE,
+    "directoryBlockCommit": Kind.DIRECTORY_BLOCK_COMMIT,
+    "processListEvent": Kind.PROCESS_LIST_EVENT,
+    "nodeMessage": Kind.NODE_MESSAGE,
+    "directoryBlockAnchor": Kind.DIRECTORY_BLOCK_ANCHOR,
+}
+_from_protobuf = FactomEvent.FromString
+
+
+class Event(NamedTuple):
+    """A decoded event of the feed."""
+
+    kind: Kind
+    source: int
+    """`eventSource` of the envelope: 0 live, 1 replayed, -1 when the node had no state."""
+    identity: bytes
+    """The node's identity chain id; empty when it has none."""
+    member: Any
+    """The member message (an EntryCommit, say)."""
+    data: bytes
+
+
+def decode(payload: bytes) -> Event | None:
+    """Return the event in `payload`, or None where the node had nothing to say (no member set).
+
+    Raises:
+        DecodeError: with the dead letter's reason: `invalid-protobuf`, `invalid-json`,
+            `too-many-parts`, or `unknown-event` (a newer node's).
+    """
+    # No FactomEvent begins with "{": as a protobuf tag it would open a group of field 15.
+    if payload[:1] == b"{":
+        if payload.count(b"{") > _allowed_parts(len(payload)):
+            raise DecodeError("too-many-parts", "more JSON objects than a true event has")
+        event = gojson.parse(payload)
+    else:
+        if len(payload) > MAX_PARTS * _SMALLEST_PART:
+            _bound_parts(payload)
+        try:
+            event = _from_protobuf(payload)
+        except ProtobufError as error:
+            raise DecodeError("invalid-protobuf", f"not readable as protobuf: {error}") from error
+    name = event.WhichOneof("event")
+    if name is None:
+        if len(payload) > _SMALLEST_PART and len(UnknownFieldSet(event)):
+            raise DecodeError("unknown-event", "the event has a member that the schema lacks")
+        return None
+    member = getattr(event, name)
+    return Event(
+        _KINDS[name],
+        event.eventSource,
+        event.identityChainID,
+        member,
+        member.SerializeToString(deterministic=True),
+    )
+
+
+def _allowed_parts(size: int) -> int:
+    return max(MAX_PARTS, size // _BYTES_PER_PART)
+
+
+_Shape = dict[int, Any]
+"""Numbers of a message's sub-message fields, each with that message's own shape."""
+
+
+def _shape(descriptor: Descriptor, known: dict[str, _Shape]) -> _Shape:
+    shape = known.get(descriptor.full_name)
+    if shape is None:
+        shape = known[descriptor.full_name] = {}
+        for field in descriptor.fields:
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                shape[field.number] = _shape(field.message_type, known)
+    return shape
+
+
+_EVENT_SHAPE: Mapping[int, Any] = _shape(FactomEvent.DESCRIPTOR, {})
+
+
+def _bound_parts(payload: bytes) -> None:
+    """Refuse a payload of very many tiny sub-messages before the parser gives each its memory."""
+    left = _allowed_parts(len(payload))
+    stack: list[tuple[int, int, Mapping[int, Any]]] = [(0, len(payload), _EVENT_SHAPE)]
+    try:
+        while stack:
+            at, end, shape = stack.pop()
+            while at < end:
+                tag, at = _varint(payload, at)
+                wire = tag & 7
+                if wire == 2:
+                    size, at = _varint(payload, at)
+                    inner = shape.get(tag >> 3)
+                    if inner is not None:
+                        left -= 1
+                        if inner and size:
+                            stack.append((at, min(at + size, end), inner))
+                    at += size
+                elif wire == 0:
+                    _, at = _varint(payload, at)
+                elif wire == 5:
+                    at += 4
+                elif wire == 1:
+                    at += 8
+                else:
+                    raise DecodeError("invalid-protobuf", f"wire type {wire} is not of this schema")
+                if left < 0:
+                    raise DecodeError("too-many-parts", "more sub-messages than a true block has")
+    except IndexError as error:
+        raise DecodeError("invalid-protobuf", "the payload ends within a field") from error
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while True:
+        at += 1
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at + 1
+        shift += 7
+        if shift > 63:
+            raise DecodeError("invalid-protobuf", "a varint of more than ten bytes")

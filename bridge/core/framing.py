@@ -1,0 +1,115 @@
+"""Splits the feed's byte stream into frames.
+
+Wire form, per event (factomd v6.5.2, `events/eventservices`):
+
+    version   1 byte, always 1
+    length    4 bytes, int32 little-endian, size of the payload in bytes
+    payload   `length` bytes
+
+A receiver stores chunks as they come and takes out the longest prefix of whole frames, as one
+bytes object: frames are found here, never copied one by one. The journal keeps them in this form.
+
+Pure: the caller owns the socket. Whatever the bytes and however they are cut, the only exception
+that leaves this module is `FrameError`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from bridge.errors import FrameError
+
+__all__ = ["HEADER_BYTES", "SAMPLE_BYTES", "VERSION", "FrameDecoder", "frame", "split_frames"]
+
+VERSION = 1
+SAMPLE_BYTES = 64
+"""How much of a damaged stream is kept for the dead letter."""
+
+_HEADER = struct.Struct("<Bi")
+HEADER_BYTES = _HEADER.size
+
+
+def frame(payload: bytes, version: int = VERSION) -> bytes:
+    """Return `payload` with its header."""
+    return _HEADER.pack(version, len(payload)) + payload
+
+
+def split_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (first byte, payload) of each frame of `frames`, which holds whole frames only."""
+    unpack = _HEADER.unpack_from
+    at, end = 0, len(frames)
+    while at < end:
+        version, length = unpack(frames, at)
+        at += 5 + length
+        yield version, frames[at - length : at]
+
+
+class FrameDecoder:
+    """Turns chunks of one stream into runs of whole frames, in order.
+
+    `max_payload` (bytes) bounds the memory that one peer can claim with a length field.
+    """
+
+    def __init__(self, *, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self._buffer = bytearray()
+        self._needed = HEADER_BYTES
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the unfinished frame held back."""
+        return len(self._buffer)
+
+    def receive(self, chunk: bytes) -> None:
+        """Store `chunk`; parses nothing."""
+        self._buffer += chunk
+
+    def take(self) -> tuple[int, bytes]:
+        """Return how many whole frames there are, and their bytes, and forget them.
+
+        Call it until it gives 0: damage is told only after the good frames before it were taken.
+
+        Raises:
+            FrameError: when the next frame's header is damaged. The header stays, so a further
+                call raises again.
+        """
+        buffer = self._buffer
+        size = len(buffer)
+        if size < self._needed:
+            # A large frame arrives in hundreds of reads: look again only when it can be whole.
+            return 0, b""
+        unpack, limit = _HEADER.unpack_from, self._max_payload
+        count = at = 0
+        needed = HEADER_BYTES
+        while size - at >= 5:
+            version, length = unpack(buffer, at)
+            if version != VERSION or not 0 <= length <= limit:
+                if count:
+                    break
+                raise self._damaged(version, length)
+            end = at + 5 + length
+            if end > size:
+                needed = 5 + length
+                break
+            at = end
+            count += 1
+        self._needed = needed
+        if not count:
+            return 0, b""
+        if at == size:
+            self._buffer = bytearray()
+            return count, bytes(buffer)
+        taken = bytes(memoryview(buffer)[:at])
+        del buffer[:at]
+        return count, taken
+
+    def _damaged(self, version: int, length: int) -> FrameError:
+        sample = bytes(self._buffer[:SAMPLE_BYTES])
+        if version != VERSION:
+            return FrameError(
+                "frame-version", f"frame begins with byte {version}, expected {VERSION}", sample
+            )
+        return FrameError(
+            "frame-length", f"frame length {length} is outside 0..{self._max_payload}", sample
+        )

@@ -1,0 +1,144 @@
+"""Errors of the bridge: each says what happened, has a code for labels, and what to do.
+
+`code` is from a small fixed set (metric label, log field, dead-letter reason), `remedy` one
+imperative sentence for the person who must act, and `retryable` is what loops ask.
+`exit_code` is what the command ends with when the error reaches it (sysexits numbers).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AlreadyRunning",
+    "BridgeError",
+    "DecodeError",
+    "FrameError",
+    "MessageRefused",
+    "PortInUse",
+    "SettingsInvalid",
+    "SinkFault",
+    "SinkUnavailable",
+    "StorageDamaged",
+    "StorageFull",
+    "StorageUnusable",
+    "UsageError",
+]
+
+
+class BridgeError(Exception):
+    """Base of every error that the bridge raises on purpose."""
+
+    code: ClassVar[str] = "bug"
+    remedy: ClassVar[str] = "Report this with the log: it is a bug."
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 70
+
+
+class UsageError(BridgeError):
+    """The command line cannot be carried out as given."""
+
+    code = "usage"
+    remedy = "See `factom-bridge --help`."
+    exit_code = 64
+
+
+class SettingsInvalid(BridgeError):
+    """An environment variable is unknown, contradictory or out of range."""
+
+    code = "settings"
+    remedy = "Correct the variable; `factom-bridge settings` lists all of them."
+    exit_code = 78
+
+
+class PortInUse(BridgeError):
+    """A listener could not bind its address."""
+
+    code = "port_in_use"
+    remedy = "Stop the other program, or set another port (0 takes a free one)."
+    exit_code = 69
+
+
+class FrameError(BridgeError):
+    """A peer's bytes are not frames; `reason` is the dead letter's code, `sample` the bytes."""
+
+    code = "frame"
+    remedy = "Check that a factomd node, and nothing else, sends to the feed's port."
+
+    def __init__(self, reason: str, sentence: str, sample: bytes) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.sample = sample
+
+
+class DecodeError(BridgeError):
+    """A payload is not a FactomEvent that can be published; `reason` is the dead letter's code."""
+
+    code = "decode"
+    remedy = "Read the dead letter; a newer node may need a newer bridge."
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class StorageFull(BridgeError):
+    """The journal could not be written for want of space; nothing was lost by the attempt."""
+
+    code = "storage_full"
+    remedy = "Free space on the journal's disk, or raise BRIDGE_JOURNAL__MAX_BYTES."
+    retryable = True
+    exit_code = 74
+
+
+class StorageDamaged(BridgeError):
+    """The journal failed to sync or its file is damaged: what it holds can no longer be trusted."""
+
+    code = "storage_damaged"
+    remedy = "Keep the journal's folder, check the disk, then start again."
+    exit_code = 74
+
+
+class StorageUnusable(BridgeError):
+    """The journal cannot be opened or written at its place."""
+
+    code = "storage_unusable"
+    remedy = "Point BRIDGE_JOURNAL__DIR at a folder that this user may write."
+    exit_code = 74
+
+
+class AlreadyRunning(BridgeError):
+    """Another process holds the journal."""
+
+    code = "already_running"
+    remedy = "Stop the other instance, or give this one its own BRIDGE_JOURNAL__DIR."
+    exit_code = 75
+
+
+class SinkUnavailable(BridgeError):
+    """The broker did not confirm; the same messages may be sent again."""
+
+    code = "sink_unavailable"
+    remedy = "Check that the broker is reachable; the journal keeps the events meanwhile."
+    retryable = True
+    exit_code = 69
+
+
+class SinkFault(BridgeError):
+    """The broker refuses the bridge itself, whatever it sends: rights, topics, fencing."""
+
+    code = "sink_fault"
+    remedy = "Correct the broker's rights or topics; the bridge tries again by itself."
+    retryable = True
+    exit_code = 69
+
+
+class MessageRefused(BridgeError):
+    """The broker refuses this one message for good; `position` is its place in the batch."""
+
+    code = "message_refused"
+    remedy = "Read the dead letter that took its place."
+
+    def __init__(self, position: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.position = position

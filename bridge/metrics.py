@@ -1,0 +1,165 @@
+"""Everything that is counted. Names and labels of metrics stand in this file and nowhere else.
+
+The object is made in `app` with a registry of its own; its methods are named after what happened.
+Labels come from fixed sets: no address, hash or message text is ever one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from bridge import __version__
+from bridge.errors import BridgeError
+from bridge.model import Message, Run
+
+__all__ = ["Metrics"]
+
+_COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+
+
+class Metrics:
+    """The bridge's metrics, in Prometheus' terms."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"bridge_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"bridge_{name}", text, labels, registry=self.registry)
+
+        Info("bridge", "Version of the bridge", registry=self.registry).info(
+            {"version": __version__}
+        )
+        self._accepted = counter(
+            "events_accepted_total", "Events committed to the journal", "transport"
+        )
+        self._accepted_bytes = counter(
+            "accepted_bytes_total", "Bytes of frames committed to the journal", "transport"
+        )
+        self._commit = Histogram(
+            "bridge_commit_seconds",
+            "Time of one commit, sync included",
+            buckets=_COMMIT_BUCKETS,
+            registry=self.registry,
+        )
+        self._refused = counter("refused_total", "Input refused or given up, by reason", "reason")
+        self._connections = gauge("connections", "Peers of the feed connected now", "transport")
+        self._published = counter(
+            "messages_published_total", "Messages acknowledged by the broker", "sink", "kind"
+        )
+        self._duplicates = counter(
+            "duplicates_total", "Messages that the broker had already, by their id", "sink"
+        )
+        self._left_out = counter(
+            "events_left_out_total",
+            "Events of which no message is made, by reason",
+            "sink",
+            "reason",
+        )
+        self._dead_letters = counter(
+            "dead_letters_total", "Dead letters published, by reason", "sink", "reason"
+        )
+        self._set_aside = counter(
+            "claim_checks_total", "Messages too large for the broker, stored beside it", "sink"
+        )
+        self._lag = gauge("sink_lag_events", "Events accepted and not yet published", "sink")
+        self._lag_seconds = gauge(
+            "sink_lag_seconds", "Age of the oldest event not yet published", "sink"
+        )
+        self._sink_up = gauge("sink_up", "1 while the broker takes messages", "sink")
+        self._sink_errors = counter(
+            "sink_errors_total", "Failures of a sink, by code", "sink", "code"
+        )
+        self._gaps = gauge("gaps_open", "Gaps in the heights of directory blocks")
+        self._missing = gauge("heights_missing", "Heights missing in all open gaps")
+        self._highest = gauge("height_highest", "Highest directory block seen")
+        self._gap_signals = counter("gap_signals_total", "Gaps opened and resolved", "signal")
+        self._journal_bytes = gauge("journal_bytes", "Size of the journal's live pages")
+        self._journal_head = gauge("journal_head", "Number of the last record")
+        self._storage_refusals = counter(
+            "storage_refusals_total", "Writes that the journal's disk refused", "code"
+        )
+
+    # The feed
+
+    def committed(self, runs: Sequence[Run], seconds: float) -> None:
+        """Runs became durable."""
+        self._commit.observe(seconds)
+        for run in runs:
+            transport = run.peer.partition("/")[0]
+            self._accepted.labels(transport).inc(run.count)
+            self._accepted_bytes.labels(transport).inc(len(run.frames))
+
+    def refused(self, reason: str, count: int = 1) -> None:
+        """Input was refused, dropped or given up."""
+        self._refused.labels(reason).inc(count)
+
+    def connections(self, transport: str, count: int) -> None:
+        """The number of peers changed."""
+        self._connections.labels(transport).set(count)
+
+    # The sinks
+
+    def published(self, sink: str, messages: Sequence[Message], duplicates: int) -> None:
+        """A batch was acknowledged."""
+        kinds = Counts([message.constants.kind for message in messages])
+        for kind, count in kinds.items():
+            self._published.labels(sink, kind.value).inc(count)
+            if kind.value == "dead-letter":
+                for message in messages:
+                    if message.constants.kind is kind:
+                        self._dead_letters.labels(sink, message.token).inc()
+        if duplicates:
+            self._duplicates.labels(sink).inc(duplicates)
+
+    def left_out(self, sink: str, reasons: Counts[str]) -> None:
+        """Events gave no message, as the settings or the feed itself say."""
+        for reason, count in reasons.items():
+            self._left_out.labels(sink, reason).inc(count)
+
+    def set_aside(self, sink: str) -> None:
+        """A message too large was stored beside the broker's stream."""
+        self._set_aside.labels(sink).inc()
+
+    def watch_sink(
+        self, sink: str, lag: Callable[[], float], lag_seconds: Callable[[], float]
+    ) -> None:
+        """Ask these for the lag at each scrape."""
+        self._lag.labels(sink).set_function(lag)
+        self._lag_seconds.labels(sink).set_function(lag_seconds)
+
+    def sink_up(self, sink: str, *, up: bool) -> None:
+        """The sink began or ceased to take messages."""
+        self._sink_up.labels(sink).set(up)
+
+    def sink_failed(self, sink: str, error: BridgeError) -> None:
+        """The sink failed, and will be tried again."""
+        self._sink_errors.labels(sink, error.code).inc()
+
+    # The tracker
+
+    def heights(self, gaps: int, missing: int, highest: int | None) -> None:
+        """The tracker's state is this."""
+        self._gaps.set(gaps)
+        self._missing.set(missing)
+        self._highest.set(highest if highest is not None else -1)
+
+    def gap_signal(self, signal: str) -> None:
+        """A gap opened, was resolved, or a jump was refused."""
+        self._gap_signals.labels(signal).inc()
+
+    # The journal
+
+    def journal_measured(self, used_bytes: int, head: int) -> None:
+        """The journal has this size."""
+        self._journal_bytes.set(used_bytes)
+        self._journal_head.set(head)
+
+    def storage_refused(self, error: BridgeError) -> None:
+        """A write did not go through."""
+        self._storage_refusals.labels(error.code).inc()

@@ -1,0 +1,105 @@
+"""The values that pass between the parts: what a peer sent, what the journal holds, what goes out.
+
+They are tuples, not dataclasses: one of each is made per event on the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+__all__ = ["Constants", "Group", "Kind", "Message", "Record", "RecordType", "Run"]
+
+
+class Kind(StrEnum):
+    """What a published message is; the value names its topic and its CloudEvents type."""
+
+    CHAIN_COMMIT = "chain-commit"
+    ENTRY_COMMIT = "entry-commit"
+    ENTRY_REVEAL = "entry-reveal"
+    STATE_CHANGE = "state-change"
+    DIRECTORY_BLOCK_COMMIT = "directory-block-commit"
+    DIRECTORY_BLOCK_ANCHOR = "directory-block-anchor"
+    PROCESS_LIST_EVENT = "process-list-event"
+    NODE_MESSAGE = "node-message"
+    GAP_ALERT = "gap-alert"
+    BLOCK_RECEIPT = "block-receipt"
+    DEAD_LETTER = "dead-letter"
+
+
+class RecordType(IntEnum):
+    """First byte of a record in the journal. FEED is the wire's own version byte, on purpose."""
+
+    FEED = 1
+    """A payload as a node sent it."""
+    FRAMING = 2
+    """Reason, a zero byte, and up to 64 bytes of what could not be a frame."""
+    OWN = 3
+    """Kind, a zero byte, and a message of the bridge's own (an alert, say) as protobuf."""
+
+
+class Run(NamedTuple):
+    """Records of one peer that arrived together: the unit between receivers and journal.
+
+    `frames` holds `count` records as they stand on the wire (type byte, int32 little-endian
+    length, payload), so that a feed's bytes reach the disk without being touched.
+    """
+
+    peer: str
+    """Kind of peer and number of its connection: `tcp/7`, `udp/3`, `bridge`."""
+    received_ns: int
+    """Wall time of arrival, nanoseconds since 1970: data, never used to order or time anything."""
+    count: int
+    frames: bytes
+
+
+class Group(NamedTuple):
+    """What one commit made durable: runs whose records are numbered `first` .. `last`."""
+
+    first: int
+    last: int
+    runs: tuple[Run, ...]
+    damaged: str = ""
+    """Why the stored bytes cannot be trusted; then `runs` is empty."""
+
+
+class Record(NamedTuple):
+    """One numbered record of the journal."""
+
+    seq: int
+    type: int
+    payload: bytes
+    run: Run
+
+
+class Constants(NamedTuple):
+    """Attributes shared by every message of one kind, encoded once by each sink."""
+
+    kind: Kind
+    attributes: tuple[tuple[str, str], ...]
+
+
+class Message(NamedTuple):
+    """One message for the brokers: CloudEvents attributes and data."""
+
+    seq: int
+    """The journal's number of the event that it came from."""
+    id: str
+    key: str | None
+    token: str
+    """Last part of the NATS subject, or empty."""
+    constants: Constants
+    varying: tuple[tuple[str, str], ...]
+    """Attributes of this message alone, beside `constants`."""
+    data: bytes
+
+    @property
+    def kind(self) -> Kind:
+        """The kind, as the routes know it."""
+        return self.constants.kind
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """All CloudEvents attributes by name."""
+        return dict(self.constants.attributes + self.varying)

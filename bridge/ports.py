@@ -1,0 +1,131 @@
+"""What the stages need from the shells, as they see it.
+
+A shell keeps the promise written at each method; `tests/contract` holds every sink to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from bridge.model import Group, Kind, Message, Run
+
+__all__ = ["Feed", "Journal", "Sink"]
+
+
+class Feed(Protocol):
+    """Where receivers hand their runs over. None of these waits."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether to stop reading until relieved."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether no peer is to be let in, because the journal's disk is full."""
+        ...
+
+    def offer(self, run: Run) -> None:
+        """Hand `run` over."""
+        ...
+
+    def when_relieved(self, call: Callable[[], None]) -> None:
+        """Call `call` once when reading may go on."""
+        ...
+
+
+class Journal(Protocol):
+    """The journal: groups past a checkpoint out, runs and derived records in."""
+
+    @property
+    def head(self) -> int:
+        """Number of the last record that is committed and synced; 0 before the first."""
+        ...
+
+    def position(self, reader: str) -> int:
+        """Number of the last record that `reader` is done with."""
+        ...
+
+    async def wait(self, after: int) -> None:
+        """Return when a record numbered above `after` is committed."""
+        ...
+
+    async def read(self, after: int, max_bytes: int) -> list[Group]:
+        """Return the groups with records above `after`, in order: one at least, and no more than
+        `max_bytes` beyond that one. Empty when there is none.
+
+        Raises:
+            StorageDamaged: the file cannot be read.
+        """
+        ...
+
+    async def append(self, runs: Sequence[Run]) -> int:
+        """Commit and sync `runs`, and return the number of the last record.
+
+        Raises:
+            StorageFull: nothing was written; the same call may be made again.
+            StorageDamaged: what is on the disk is unknown; the process must end.
+        """
+        ...
+
+    async def advance(self, reader: str, seq: int, state: bytes, runs: Sequence[Run]) -> None:
+        """Commit in one transaction: what `reader` derived, its new state, its checkpoint.
+
+        Raises: as `append`.
+        """
+        ...
+
+    def state(self, reader: str) -> bytes | None:
+        """Return the state that `reader` last committed."""
+        ...
+
+    def checkpoint(self, reader: str, seq: int) -> None:
+        """Note that `reader` is done up to `seq`; durable with the next commit or soon after."""
+        ...
+
+
+class Sink(Protocol):
+    """A broker. Used by one lane, never by two at once."""
+
+    @property
+    def name(self) -> str:
+        """`kafka` or `nats`: the checkpoint's name and the metrics' label."""
+        ...
+
+    def limit(self, kind: Kind) -> int:
+        """Return the largest message of `kind`, in bytes of data and attributes, that the broker
+        took when it was opened."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and create or verify topics or streams. Opens anew what was closed.
+
+        Raises:
+            SinkUnavailable: the broker does not answer.
+            SinkFault: it answers, and refuses the bridge or lacks what the contract needs.
+        """
+        ...
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        """Send `messages` in order; return how many of them the broker had already.
+
+        Returning means that each is acknowledged. After any error none may be taken for sent, and
+        the sink is to be closed and opened again.
+
+        Raises:
+            MessageRefused: the message at `position` alone is refused, those before it are sent.
+            SinkUnavailable, SinkFault: see there.
+        """
+        ...
+
+    async def set_aside(self, message: Message) -> str:
+        """Store the data of a message over the limit; return the URI of where it is.
+
+        Storing the same message again does no harm. Raises: as `publish`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the broker within 2 s, whatever state it is in. Never raises."""
+        ...

@@ -1,0 +1,202 @@
+"""Receives the feed over TCP. Nothing is ever written to a peer: the node does not read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bridge import log
+from bridge.core.framing import HEADER_BYTES, FrameDecoder
+from bridge.core.groups import framing_run
+from bridge.errors import FrameError, PortInUse
+from bridge.metrics import Metrics
+from bridge.model import Run
+from bridge.ports import Feed
+from bridge.receivers.gate import AllowList, ConnectionGate
+from bridge.settings import FeedSettings
+
+__all__ = ["TcpReceiver", "open_tcp"]
+
+_log = log.get("tcp")
+_CHECK_SECONDS = 1
+_REFUSAL_LOG_SECONDS = 10
+
+
+class TcpReceiver:
+    """All TCP connections of the feed."""
+
+    def __init__(self, settings: FeedSettings, feed: Feed, metrics: Metrics) -> None:
+        self.settings = settings
+        self.feed = feed
+        self.metrics = metrics
+        self.gate = ConnectionGate(
+            AllowList(settings.allow),
+            total=settings.max_connections,
+            per_address=settings.max_connections_per_address,
+            per_second=settings.max_new_connections_per_second,
+        )
+        self.connections: set[_Connection] = set()
+        self.buffered = 0
+        """Bytes of unfinished frames, of all connections."""
+        self._numbers = 0
+        self._throttle = log.Throttle(_REFUSAL_LOG_SECONDS)
+
+    def number(self) -> int:
+        """Return the number of a new connection."""
+        self._numbers += 1
+        return self._numbers
+
+    def refused(self, reason: str, host: str) -> None:
+        """Count a refusal; log it unless one was just logged."""
+        self.metrics.refused(reason)
+        held_back = self._throttle.passes(reason)
+        if held_back is not None:
+            _log.warning("refused", reason=reason, peer=host, more_not_logged=held_back)
+
+    def shed(self) -> None:
+        """Close every connection."""
+        for connection in list(self.connections):
+            connection.end("shed")
+
+    async def watch(self) -> None:
+        """Close connections whose frame stays unfinished, until cancelled."""
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            late = time.monotonic() - self.settings.partial_frame_seconds
+            for connection in list(self.connections):
+                if connection.unfinished_since is not None and connection.unfinished_since < late:
+                    connection.end("partial-frame-late")
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, receiver: TcpReceiver) -> None:
+        self._receiver = receiver
+        self._feed = receiver.feed
+        self._decoder = FrameDecoder(max_payload=receiver.settings.max_payload_bytes)
+        self._pending = 0
+        self._peer = ""
+        self._host = ""
+        self._entered = False
+        self._paused = False
+        self.unfinished_since: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        receiver = self._receiver
+        self._host = transport.get_extra_info("peername")[0]
+        reason = "storage-full" if self._feed.closed else receiver.gate.enter(self._host)
+        if reason is not None:
+            receiver.refused(reason, self._host)
+            transport.abort()
+            return
+        self._entered = True
+        _keep_alive(transport.get_extra_info("socket"))
+        self._peer = f"tcp/{receiver.number()}"
+        receiver.connections.add(self)
+        receiver.metrics.connections("tcp", receiver.gate.open)
+        _log.info("node connected", peer=self._peer, address=self._host)
+        if self._feed.congested:
+            self._pause()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._entered:
+            return
+        decoder = self._decoder
+        decoder.receive(data)
+        try:
+            count, frames = decoder.take()
+            if count:
+                self._feed.offer(Run(self._peer, time.time_ns(), count, frames))
+                if decoder.pending >= HEADER_BYTES:
+                    decoder.take()
+        except FrameError as error:
+            run = framing_run(self._peer, error.reason, error.sample, time.time_ns())
+            self._feed.offer(run)
+            self.end(error.reason, str(error))
+            return
+        self._note_pending(started_anew=count > 0)
+        if self._feed.congested:
+            self._pause()
+
+    def _note_pending(self, *, started_anew: bool) -> None:
+        receiver, pending = self._receiver, self._decoder.pending
+        receiver.buffered += pending - self._pending
+        self._pending = pending
+        if not pending:
+            self.unfinished_since = None
+        elif started_anew or self.unfinished_since is None:
+            self.unfinished_since = time.monotonic()
+        if receiver.buffered > receiver.settings.max_buffered_bytes:
+            self.end("buffers-full")
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+            self._feed.when_relieved(self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        if not self._transport.is_closing():
+            if self.unfinished_since is not None:
+                # The time during which we did not read is not the peer's.
+                self.unfinished_since = time.monotonic()
+            self._transport.resume_reading()
+
+    def end(self, reason: str, sentence: str = "") -> None:
+        """Close the connection for `reason`."""
+        if not self._transport.is_closing():
+            self._receiver.metrics.refused(reason)
+            _log.warning("connection closed", peer=self._peer, reason=reason, cause=sentence)
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._entered:
+            return
+        receiver = self._receiver
+        receiver.gate.leave(self._host)
+        receiver.connections.discard(self)
+        receiver.buffered -= self._pending
+        receiver.metrics.connections("tcp", receiver.gate.open)
+        if self._pending and exc is None:
+            # The node sends the same event again, whole, after it has connected anew.
+            receiver.metrics.refused("partial-frame")
+        _log.info("node gone", peer=self._peer, unfinished_bytes=self._pending)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+@asynccontextmanager
+async def open_tcp(
+    settings: FeedSettings, feed: Feed, metrics: Metrics
+) -> AsyncIterator[tuple[TcpReceiver, int]]:
+    """Listen, and yield the receiver and the port it listens on.
+
+    Raises:
+        PortInUse: the address cannot be bound.
+    """
+    receiver = TcpReceiver(settings, feed, metrics)
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(
+            lambda: _Connection(receiver), settings.host, settings.port, backlog=128
+        )
+    except OSError as error:
+        raise PortInUse(
+            f"cannot receive on {settings.host}:{settings.port} over TCP"
+            f" (BRIDGE_FEED__PORT): {error.strerror or error}"
+        ) from error
+    try:
+        yield receiver, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        receiver.shed()

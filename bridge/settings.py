@@ -1,0 +1,487 @@
+"""The settings: environment variables with the prefix `BRIDGE_`, sections joined by `__`.
+
+Only `cli` reads the environment, by `load`; every part is given its own section. README's table and
+`deploy/env.example` are generated from the attribute docstrings here (`settings_docs`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from bridge.errors import SettingsInvalid
+from bridge.model import Kind
+
+__all__ = [
+    "EmbeddedSettings",
+    "FeedSettings",
+    "JournalSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "NatsSettings",
+    "NodeSettings",
+    "Setting",
+    "Settings",
+    "StatusSettings",
+    "TopicSettings",
+    "effective",
+    "load",
+    "settings_list",
+]
+
+PREFIX = "BRIDGE_"
+DELIMITER = "__"
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+def _commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _name(value: str) -> str:
+    if not value or len(value) > 200 or value.strip(".") != value or not _is_plain(value):
+        raise ValueError("use letters, digits, dots, hyphens and underscores, no dot at an end")
+    return value
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and all(c.isalnum() or c in "._-" for c in value) and ".." not in value
+
+
+def _chain(value: str) -> str:
+    try:
+        if len(bytes.fromhex(value)) == 32:
+            return value.lower()
+    except ValueError:
+        pass
+    raise ValueError("a chain id has 64 hexadecimal digits")
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for part in value:
+        if part not in {"loopback", "any"}:
+            ipaddress.ip_network(part)
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_commas)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+
+class FeedSettings(_Section):
+    """Where the feed is received, and what a peer may do."""
+
+    host: str = "127.0.0.1"
+    """Address on which the feed is received."""
+    port: Port = 8040
+    """Port of the feed, TCP and UDP; 0 takes a free one."""
+    protocols: Annotated[
+        tuple[Literal["tcp", "udp"], ...], NoDecode, BeforeValidator(_commas), Field(min_length=1)
+    ] = ("tcp", "udp")
+    """Transports that are received: tcp, udp, or both."""
+    allow: Annotated[List, AfterValidator(_networks)] = ("loopback",)
+    """Networks (CIDR) whose peers are received; `loopback` and `any` are understood too."""
+    max_payload_bytes: Annotated[int, Field(gt=0, le=512 * MIB)] = 32 * MIB
+    """Largest event; a frame that announces more closes its connection."""
+    max_buffered_bytes: Positive = 128 * MIB
+    """Bytes received and not yet committed, of all peers together; above it reading pauses."""
+    partial_frame_seconds: Seconds = 15
+    """Time in which a frame that has begun must be complete."""
+    max_connections: Positive = 16
+    """TCP connections at one time."""
+    max_connections_per_address: Positive = 4
+    """TCP connections at one time from one address."""
+    max_new_connections_per_second: Positive = 20
+    """TCP connections taken in one second."""
+    udp_peers: Positive = 64
+    """UDP peers (address and port) whose datagrams are put together at one time."""
+    udp_peer_bytes: Positive = 8 * MIB
+    """Bytes kept of one UDP peer's unfinished event."""
+    udp_total_bytes: Positive = 32 * MIB
+    """Bytes kept of all UDP peers' unfinished events."""
+    udp_seconds: Seconds = 10
+    """Time in which an event that has begun over UDP must be complete."""
+
+
+class JournalSettings(_Section):
+    """The journal on the disk."""
+
+    dir: Path = Path("./data")
+    """Folder of the journal, and of the embedded server's store."""
+    max_bytes: Annotated[int, Field(ge=16 * MIB)] = 20 * GIB
+    """Cap of the journal on the disk; at it the feed is no longer read, and nothing is deleted."""
+    replay_seconds: Annotated[float, Field(ge=0)] = 86_400
+    """How long delivered events are kept, to send them again to a sink that lost them."""
+    replay_bytes: Annotated[int, Field(ge=0)] = GIB
+    """How much is kept at most of what was delivered."""
+    commit_delay_ms: Annotated[float, Field(ge=0, le=20)] = 2
+    """How long the first event of a commit may wait for others, in milliseconds."""
+
+
+class NatsSettings(_Section):
+    """NATS JetStream."""
+
+    servers: List = ()
+    """Servers, for example nats://nats:4222, several with commas. Unset: no NATS sink."""
+    stream: Name = "FACTOM"
+    """The JetStream stream; made where it is missing."""
+    user: str | None = None
+    """User name."""
+    password: SecretStr | None = None
+    """Password of the user."""
+    token: SecretStr | None = None
+    """Token, in place of a user."""
+    nkey_seed: SecretStr | None = None
+    """Seed of an nkey, in place of a user."""
+    credentials_file: Path | None = None
+    """File with a JWT and its seed (.creds)."""
+    tls_ca_file: Path | None = None
+    """Certificates (PEM) that sign the server's; set, TLS is required."""
+    tls_cert_file: Path | None = None
+    """Our own certificate (PEM) for mutual TLS."""
+    tls_key_file: Path | None = None
+    """Key (PEM) of our own certificate."""
+    max_age_seconds: Annotated[int, Field(ge=0)] = 0
+    """How long the stream keeps a message, when the bridge makes it; 0 keeps all."""
+    max_bytes: Annotated[int, Field(ge=-1)] = -1
+    """Size of the stream, when the bridge makes it; full, it refuses new messages. -1: no limit."""
+    duplicate_window_seconds: Annotated[int, Field(ge=3600)] = 7200
+    """How long the stream knows a message id, when the bridge makes it."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    """Copies of the stream in a cluster, when the bridge makes it."""
+    timeout_seconds: Seconds = 10
+    """Time for the server to acknowledge a batch."""
+
+
+class KafkaSettings(_Section):
+    """Kafka."""
+
+    bootstrap_servers: List = ()
+    """Brokers, for example kafka:9092, several with commas. Unset: no Kafka sink."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How the brokers are spoken to."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """SASL mechanism, with SASL_PLAINTEXT or SASL_SSL."""
+    sasl_username: str | None = None
+    """SASL user name."""
+    sasl_password: SecretStr | None = None
+    """SASL password."""
+    tls_ca_file: Path | None = None
+    """Certificates (PEM) that sign the brokers'; unset, the system's."""
+    tls_cert_file: Path | None = None
+    """Our own certificate (PEM) for mutual TLS."""
+    tls_key_file: Path | None = None
+    """Key (PEM) of our own certificate."""
+    tls_key_password: SecretStr | None = None
+    """Password of that key."""
+    compression: Literal["none", "gzip", "lz4", "zstd"] = "lz4"
+    """Compression of batches."""
+    batch_bytes: Annotated[int, Field(ge=16_384, le=64 * MIB)] = 512 * 1024
+    """Largest batch; bounded by what the topic takes."""
+    partitions: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Partitions of keyed topics, when the bridge makes them. One keeps a topic's whole order."""
+    replication_factor: Annotated[int, Field(ge=-1)] = -1
+    """Copies of each partition, when the bridge makes a topic; -1 is the broker's default."""
+    retention_ms: Annotated[int, Field(ge=-1)] = -1
+    """How long a topic keeps messages, when the bridge makes it; -1 keeps all."""
+    max_message_bytes: Annotated[int, Field(ge=1024)] = 16 * MIB
+    """Largest batch that a topic takes, when the bridge makes it."""
+    timeout_seconds: Seconds = 30
+    """Time for the brokers to acknowledge a batch."""
+
+
+class EmbeddedSettings(_Section):
+    """The NATS server that is started where no sink is configured."""
+
+    host: str = "127.0.0.1"
+    """Address of the embedded server."""
+    port: Port = 4222
+    """Port of the embedded server; 0 takes a free one."""
+    max_payload_bytes: Annotated[int, Field(gt=0, le=64 * MIB)] = 8 * MIB
+    """Largest message of the embedded server; what is larger goes to its object store."""
+
+
+class NodeSettings(_Section):
+    """The node's API."""
+
+    url: str | None = None
+    """The node's API, for example http://127.0.0.1:8088/v2. Unset: gaps are told, not filled."""
+
+
+class StatusSettings(_Section):
+    """Health, readiness, metrics."""
+
+    host: str = "127.0.0.1"
+    """Address of the status server."""
+    port: Port = 8060
+    """Port of the status server; 0 takes a free one."""
+    token: SecretStr | None = None
+    """Bearer token that requests must carry; needed on any address but loopback."""
+
+
+class LogSettings(_Section):
+    """Logs, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """console, json, or auto: console on a terminal, else json."""
+
+
+class TopicSettings(_Section):
+    """New names for kinds, behind the prefix."""
+
+    chain_commit: Name = "chain-commit"
+    """Name of chain commits' topic and subject."""
+    entry_commit: Name = "entry-commit"
+    """Name of entry commits' topic and subject."""
+    entry_reveal: Name = "entry-reveal"
+    """Name of entry reveals' topic and subject."""
+    state_change: Name = "state-change"
+    """Name of state changes' topic and subject."""
+    directory_block_commit: Name = "directory-block-commit"
+    """Name of directory blocks' topic and subject."""
+    directory_block_anchor: Name = "directory-block-anchor"
+    """Name of anchors' topic and subject."""
+    process_list_event: Name = "process-list-event"
+    """Name of the topic and subject of new blocks and minutes."""
+    node_message: Name = "node-message"
+    """Name of node messages' topic and subject."""
+    gap_alert: Name = "gap-alert"
+    """Name of gap alerts' topic and subject."""
+    block_receipt: Name = "block-receipt"
+    """Name of block receipts' topic and subject."""
+    dead_letter: Name = "dead-letter"
+    """Name of dead letters' topic and subject."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> TopicSettings:
+        names = list(self.names.values())
+        if len(set(names)) != len(names):
+            raise ValueError("two kinds have the same name")
+        return self
+
+    @property
+    def names(self) -> dict[Kind, str]:
+        """The name of each kind."""
+        return {kind: getattr(self, kind.value.replace("-", "_")) for kind in Kind}
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+
+    network: Name = "main"
+    """Name of the Factom network, in the CloudEvents source."""
+    prefix: Name = "factom"
+    """First part of every topic and subject."""
+    format: Literal["json", "protobuf"] = "json"
+    """Data of the messages: json or protobuf."""
+    json_bytes: Literal["hex", "base64"] = "hex"
+    """Bytes in JSON: hex as in the node's API, or base64 as every protobuf library reads."""
+    off: Annotated[tuple[Kind, ...], NoDecode, BeforeValidator(_commas)] = ()
+    """Kinds that are not published, with commas, for example state-change,node-message."""
+    chains: Annotated[
+        tuple[Annotated[str, AfterValidator(_chain)], ...], NoDecode, BeforeValidator(_commas)
+    ] = ()
+    """Chain ids, with commas: of reveals and chain commits only these are published."""
+    topics: TopicSettings = TopicSettings()
+    feed: FeedSettings = FeedSettings()
+    journal: JournalSettings = JournalSettings()
+    nats: NatsSettings = NatsSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    node: NodeSettings = NodeSettings()
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if Kind.DEAD_LETTER in self.off:
+            raise ValueError("BRIDGE_OFF: dead-letter cannot be switched off; nothing is silent")
+        if not _is_loopback(self.feed.host) and self.feed.allow == ("loopback",):
+            raise ValueError(
+                f"BRIDGE_FEED__HOST is {self.feed.host}: set BRIDGE_FEED__ALLOW to the networks"
+                " of your nodes (or to any)"
+            )
+        if not _is_loopback(self.status.host) and self.status.token is None:
+            raise ValueError(
+                f"BRIDGE_STATUS__HOST is {self.status.host}: set BRIDGE_STATUS__TOKEN, or"
+                " BRIDGE_STATUS__TOKEN_FILE"
+            )
+        return self
+
+    @property
+    def embeds_nats(self) -> bool:
+        """Whether no sink is configured, so that the embedded server is started."""
+        return not self.nats.servers and not self.kafka.bootstrap_servers
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from `load` alone."""
+        return (init_settings,)
+
+
+class Setting(NamedTuple):
+    """One environment variable."""
+
+    name: str
+    description: str
+    default: str
+    secret: bool
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo, Any]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Section):
+            yield from _fields(kind, f"{prefix}{name.upper()}{DELIMITER}")
+        else:
+            yield prefix + name.upper(), field, kind
+
+
+def settings_list() -> list[Setting]:
+    """Return every setting, in the order of this file."""
+    return [
+        Setting(name, field.description or "", shown(field.default), _is_secret(kind))
+        for name, field, kind in _fields(Settings, PREFIX)
+    ]
+
+
+def effective(settings: Settings) -> dict[str, str]:
+    """Return the value in force of every setting, secrets masked."""
+    values = {}
+    for setting in settings_list():
+        value: Any = settings
+        for part in setting.name.removeprefix(PREFIX).lower().split(DELIMITER):
+            value = getattr(value, part)
+        values[setting.name] = shown(value)
+    return values
+
+
+def shown(value: Any) -> str:
+    """Return `value` as a person reads it, and as the environment takes it. Secrets are masked."""
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, tuple):
+        return ",".join(_without_password(str(part)) for part in value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return _without_password(str(value))
+
+
+def _without_password(text: str) -> str:
+    scheme, found, rest = text.partition("://")
+    if found and "@" in rest:
+        return f"{scheme}://********@{rest.rpartition('@')[2]}"
+    return text
+
+
+def _is_secret(kind: Any) -> bool:
+    return kind is SecretStr or SecretStr in getattr(kind, "__args__", ())
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that `environ` holds.
+
+    Raises:
+        SettingsInvalid: with one sentence for each variable that is unknown or wrong.
+    """
+    known = {setting.name: setting for setting in settings_list()}
+    secrets = {name + "_FILE": name for name, setting in known.items() if setting.secret}
+    given: dict[str, str] = {}
+    problems: list[str] = []
+    for name, value in environ.items():
+        if not name.upper().startswith(PREFIX):
+            continue
+        if name in secrets:
+            plain = secrets[name]
+            if plain in environ:
+                problems.append(f"{plain} and {name} are both set: set one of them")
+                continue
+            try:
+                given[plain] = Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is no text"
+                problems.append(f"{name}: cannot read {value}: {reason}")
+        elif name in known:
+            given[name] = value
+        else:
+            nearest = difflib.get_close_matches(name.upper(), [*known, *secrets], 1, 0.0)[0]
+            problems.append(f"{name} is not a setting: the nearest is {nearest}")
+    if problems:
+        raise SettingsInvalid("; ".join(problems))
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): value for name, value in given.items()}
+    try:
+        return Settings(**source())
+    except ValidationError as error:
+        raise SettingsInvalid(
+            "; ".join(_sentence(problem) for problem in error.errors(include_input=False))
+        ) from None
+
+
+def _sentence(problem: Any) -> str:
+    place = [str(part) for part in problem["loc"] if not isinstance(part, int)]
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if not place:
+        return text
+    return f"{PREFIX}{DELIMITER.join(place).upper()}: {text}"

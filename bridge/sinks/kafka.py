@@ -1,0 +1,382 @@
+"""Kafka, through aiokafka.
+
+Batches are built here, per partition, and handed over whole: the client's own way, a future per
+record, costs ten times as much. One refused record spoils an idempotent producer for good
+(aiokafka issue 1017), and a send that failed may yet be in the log: so after any error the producer
+is thrown away, and the lane sends again, in order, from the first message not acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.partitioner import murmur2
+
+from bridge import log
+from bridge.core.routing import SINGLE_PARTITION, Routes
+from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
+from bridge.model import Constants, Kind, Message
+from bridge.settings import KafkaSettings
+
+__all__ = ["KafkaSink"]
+
+_log = log.get("kafka")
+_CLOSE_SECONDS = 2
+_CHUNK_HEADROOM = 4_096
+_COMPACTED = frozenset({Kind.GAP_ALERT})
+
+_REFUSALS = (
+    kafka.MessageSizeTooLargeError,
+    kafka.RecordListTooLargeError,
+    kafka.CorruptRecordException,
+    kafka.InvalidTimestampError,
+)
+_FAULTS = (
+    kafka.ClusterAuthorizationFailedError,
+    kafka.TopicAuthorizationFailedError,
+    kafka.TransactionalIdAuthorizationFailed,
+    kafka.SaslAuthenticationFailed,
+    kafka.InvalidConfigurationError,
+    kafka.AuthenticationFailedError,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.UnknownTopicOrPartitionError,
+    kafka.InvalidTopicError,
+    kafka.InvalidReplicationFactorError,
+    kafka.PolicyViolationError,
+    kafka.OutOfOrderSequenceNumber,
+    kafka.ProducerFenced,
+    kafka.UnsupportedVersionError,
+)
+
+HeaderList = list[tuple[str, bytes]]
+
+
+class _Topic(NamedTuple):
+    partitions: int
+    limit: int
+    """`max.message.bytes`: of a whole batch."""
+
+
+class KafkaSink:
+    """See `ports.Sink`. `epoch` is the journal's."""
+
+    name = "kafka"
+
+    def __init__(self, settings: KafkaSettings, routes: Routes, epoch: str) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._epoch = epoch.encode()
+        self._producer: AIOKafkaProducer | None = None
+        self._topics: dict[str, _Topic] = {}
+        self._constant: dict[Kind, HeaderList] = {}
+        self._names: dict[str, str] = {}
+        self._large = f"{routes.prefix}.large"
+        """Topic of the data of messages that are too large for theirs."""
+
+    def limit(self, kind: Kind) -> int:
+        """See `ports.Sink`: the topic's own limit."""
+        return self._topics[self._routes.topics[kind]].limit
+
+    async def open(self) -> None:
+        """See `ports.Sink`."""
+        try:
+            await asyncio.wait_for(self._ensure_topics(), self._settings.timeout_seconds)
+            await self._start_producer()
+        except (kafka.KafkaError, OSError, TimeoutError, ValueError) as error:
+            _map(error)
+
+    async def _start_producer(self) -> None:
+        settings = self._settings
+        smallest = min(topic.limit for topic in self._topics.values())
+        self._producer = AIOKafkaProducer(
+            **self._connection(),
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None if settings.compression == "none" else settings.compression,
+            max_batch_size=min(settings.batch_bytes, smallest),
+            max_request_size=settings.max_message_bytes,
+        )
+        await asyncio.wait_for(self._producer.start(), settings.timeout_seconds)
+
+    def _connection(self) -> dict[str, Any]:
+        settings = self._settings
+        password = settings.sasl_password
+        return {
+            "bootstrap_servers": list(settings.bootstrap_servers),
+            "client_id": "factom-bridge",
+            "request_timeout_ms": int(settings.timeout_seconds * 1000),
+            "retry_backoff_ms": 200,
+            "security_protocol": settings.security_protocol,
+            "ssl_context": self._tls(),
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": password.get_secret_value() if password else None,
+        }
+
+    def _tls(self) -> ssl.SSLContext | None:
+        settings = self._settings
+        if settings.security_protocol not in {"SSL", "SASL_SSL"}:
+            return None
+        context = ssl.create_default_context(cafile=settings.tls_ca_file)
+        if settings.tls_cert_file is not None:
+            password = settings.tls_key_password
+            context.load_cert_chain(
+                settings.tls_cert_file,
+                settings.tls_key_file,
+                password.get_secret_value() if password else None,
+            )
+        return context
+
+    async def _ensure_topics(self) -> None:
+        admin = AIOKafkaAdminClient(**self._connection())
+        try:
+            await admin.start()
+            wanted = {
+                topic: kind
+                for kind, topic in self._routes.topics.items()
+                if kind not in self._routes.off
+            }
+            present = set(await admin.list_topics())
+            missing = [topic for topic in (*wanted, self._large) if topic not in present]
+            if missing:
+                await self._create(admin, missing, wanted)
+            self._topics = await self._describe(admin, [*wanted, self._large])
+        finally:
+            await admin.close()
+
+    async def _create(
+        self, admin: AIOKafkaAdminClient, missing: list[str], wanted: dict[str, Kind]
+    ) -> None:
+        settings = self._settings
+        topics = []
+        for topic in missing:
+            kind = wanted.get(topic)
+            compacted = kind in _COMPACTED
+            single = kind is None or kind in SINGLE_PARTITION or compacted
+            copies = settings.replication_factor
+            topics.append(
+                NewTopic(
+                    topic,
+                    1 if single else settings.partitions,
+                    copies,
+                    # aiokafka takes "the broker's default" (-1) only beside an assignment.
+                    {} if copies == -1 else None,
+                    {
+                        "cleanup.policy": "compact" if compacted else "delete",
+                        "retention.ms": str(settings.retention_ms),
+                        "max.message.bytes": str(settings.max_message_bytes),
+                        "message.timestamp.type": "LogAppendTime",
+                    },
+                )
+            )
+        answer = await admin.create_topics(topics)
+        for topic, code, text in _topic_errors(answer):
+            error = kafka.for_code(code)
+            if error not in {kafka.NoError, kafka.TopicAlreadyExistsError}:
+                raise error(f"topic {topic}: {text or error.__name__}")
+        _log.info("topics made", topics=missing)
+
+    async def _describe(self, admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, _Topic]:
+        partitions = {}
+        for topic in await admin.describe_topics(names):
+            error = kafka.for_code(topic["error_code"])
+            if error is not kafka.NoError:
+                raise error(f"topic {topic['topic']}")
+            partitions[topic["topic"]] = len(topic["partitions"])
+        limits = {}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        for response in await admin.describe_configs(resources):
+            for _, _, _, name, entries in (resource[:5] for resource in response.resources):
+                for entry in entries:
+                    if entry[0] == "max.message.bytes":
+                        limits[name] = int(entry[1])
+                    if entry[:2] == ("cleanup.policy", "delete") and (
+                        name == self._routes.topics[Kind.GAP_ALERT]
+                    ):
+                        _log.warning(
+                            "topic is weaker than the contract",
+                            topic=name,
+                            remedy="Set cleanup.policy to compact.",
+                        )
+        return {name: _Topic(partitions[name], limits[name]) for name in names}
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        """See `ports.Sink`. Kafka does not tell duplicates: always 0."""
+        failed = await self._send(list(enumerate(messages)))
+        if failed:
+            # One of them is refused, and the broker does not say which: a batch for each.
+            for item in failed:
+                await self._restart()
+                if await self._send([item]):
+                    raise MessageRefused(item[0], self._refusal)
+        return 0
+
+    async def _restart(self) -> None:
+        await self.close()
+        try:
+            await self._start_producer()
+        except (kafka.KafkaError, OSError, TimeoutError) as error:
+            _map(error)
+
+    async def _send(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
+        """Send `items`; return those of the batches that were refused."""
+        producer = self._producer
+        if producer is None:
+            raise SinkUnavailable("the Kafka producer is closed")
+        sent: list[list[tuple[int, Message]]] = []
+        futures = []
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                for (topic, partition), part in self._by_partition(items).items():
+                    for builder, held in self._build(producer, part):
+                        futures.append(
+                            await producer.send_batch(builder, topic, partition=partition)
+                        )
+                        sent.append(held)
+                results = await asyncio.gather(*futures, return_exceptions=True)
+        except (kafka.KafkaError, OSError, TimeoutError) as error:
+            _map(error)
+        refused: list[tuple[int, Message]] = []
+        others: list[BaseException] = []
+        for held, result in zip(sent, results, strict=True):
+            if isinstance(result, _REFUSALS):
+                self._refusal = str(result) or type(result).__name__
+                refused += held
+            elif isinstance(result, kafka.OutOfOrderSequenceNumber):
+                # What follows a refused batch in its partition: to be sent again.
+                others.append(result)
+                refused += held
+            elif isinstance(result, BaseException):
+                others.append(result)
+        if others and not any(isinstance(result, _REFUSALS) for result in results):
+            _map(others[0])
+        return sorted(refused)
+
+    def _by_partition(
+        self, items: list[tuple[int, Message]]
+    ) -> dict[tuple[str, int], list[tuple[int, Message]]]:
+        topics, known = self._routes.topics, self._topics
+        parts: dict[tuple[str, int], list[tuple[int, Message]]] = {}
+        for item in items:
+            message = item[1]
+            topic = topics[message.constants.kind]
+            count = known[topic].partitions
+            partition = 0 if count == 1 or message.key is None else _partition(message.key, count)
+            place = (topic, partition)
+            part = parts.get(place)
+            if part is None:
+                part = parts[place] = []
+            part.append(item)
+        return parts
+
+    def _build(
+        self, producer: AIOKafkaProducer, items: list[tuple[int, Message]]
+    ) -> list[tuple[Any, list[tuple[int, Message]]]]:
+        """Return batches that hold `items` in order, each with what it holds."""
+        at = int(time.time() * 1000)
+        built = []
+        builder, held = producer.create_batch(), []
+        for item in items:
+            message = item[1]
+            key = message.key.encode() if message.key is not None else None
+            headers = self._headers(message)
+            if builder.append(timestamp=at, key=key, value=message.data, headers=headers) is None:
+                built.append((builder, held))
+                builder, held = producer.create_batch(), []
+                builder.append(timestamp=at, key=key, value=message.data, headers=headers)
+            held.append(item)
+        builder.close()
+        built.append((builder, held))
+        return built
+
+    def _headers(self, message: Message) -> HeaderList:
+        constant = self._constant.get(message.constants.kind)
+        if constant is None:
+            constant = self._constant_headers(message.constants)
+            self._constant[message.constants.kind] = constant
+        return [
+            *constant,
+            ("bridge-seq", b"%d" % message.seq),
+            *[("ce_" + name, value.encode()) for name, value in message.varying],
+        ]
+
+    def _constant_headers(self, constants: Constants) -> HeaderList:
+        headers = [("bridge-epoch", self._epoch)]
+        for name, value in constants.attributes:
+            header = "content-type" if name == "datacontenttype" else f"ce_{name}"
+            headers.append((header, value.encode()))
+        return headers
+
+    async def set_aside(self, message: Message) -> str:
+        """See `ports.Sink`: the data goes in chunks to a topic beside the others."""
+        producer = self._producer
+        if producer is None:
+            raise SinkUnavailable("the Kafka producer is closed")
+        size = self._topics[self._large].limit - _CHUNK_HEADROOM
+        chunks = [message.data[at : at + size] for at in range(0, len(message.data), size)]
+        offsets = []
+        try:
+            for number, chunk in enumerate(chunks, 1):
+                builder = producer.create_batch()
+                headers = [
+                    ("ce_id", message.id.encode()),
+                    ("bridge-chunk", b"%d/%d" % (number, len(chunks))),
+                ]
+                builder.append(
+                    timestamp=int(time.time() * 1000),
+                    key=message.id.encode(),
+                    value=chunk,
+                    headers=headers,
+                )
+                async with asyncio.timeout(self._settings.timeout_seconds):
+                    sent = await producer.send_batch(builder, self._large, partition=0)
+                    offsets.append((await sent).offset)
+        except (kafka.KafkaError, OSError, TimeoutError) as error:
+            _map(error)
+        listed = ",".join(str(offset) for offset in offsets)
+        return f"kafka:///{self._large}/0?offsets={listed}"
+
+    async def close(self) -> None:
+        """See `ports.Sink`. A producer that hangs (aiokafka issue 1101) is abandoned."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            await asyncio.wait_for(producer.stop(), _CLOSE_SECONDS)
+        except (kafka.KafkaError, OSError, TimeoutError) as error:
+            _log.debug("producer not stopped in order", error=str(error))
+
+
+@lru_cache(maxsize=65_536)
+def _partition(key: str, count: int) -> int:
+    """Where Kafka's own clients put `key`."""
+    place: int = (murmur2(key.encode()) & 0x7FFFFFFF) % count
+    return place
+
+
+def _topic_errors(answer: Any) -> list[tuple[str, int, str | None]]:
+    return [
+        (entry[0], entry[1], entry[2] if len(entry) > 2 else None) for entry in answer.topic_errors
+    ]
+
+
+def _map(error: BaseException) -> NoReturn:
+    """Say in the bridge's terms what aiokafka raised."""
+    if isinstance(error, BridgeError):
+        raise error
+    text = str(error) or type(error).__name__
+    if isinstance(error, _FAULTS):
+        raise SinkFault(f"Kafka refuses: {text}") from error
+    if isinstance(error, kafka.KafkaError) and not getattr(error, "retriable", False):
+        if not isinstance(error, kafka.KafkaTimeoutError | kafka.KafkaConnectionError):
+            raise SinkFault(f"Kafka failed: {text}") from error
+    raise SinkUnavailable(f"Kafka is not available: {text}") from error

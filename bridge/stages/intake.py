@@ -1,0 +1,142 @@
+"""Takes what the receivers hand over into the journal, many runs at a time.
+
+The only thing that receiving waits for is this commit. While one commit is under way the next one
+gathers, so a slow disk makes larger commits and not more of them. A disk that is full stops the
+reading and loses nothing; if it stays full, the feed is closed, so that the node knows, and the
+loss that follows is told by an alert when there is room again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from bridge import log
+from bridge.core.alerts import storage_alert
+from bridge.core.groups import own_run
+from bridge.errors import StorageFull
+from bridge.health import Health
+from bridge.metrics import Metrics
+from bridge.model import Kind, Run
+from bridge.ports import Journal
+
+__all__ = ["Intake"]
+
+_LARGE_BYTES = 256 * 1024
+"""With this much waiting, a commit no longer waits for more."""
+
+_RETRY_SECONDS = 0.5
+_PATIENCE_SECONDS = 20
+"""How long a full disk is waited for before the feed is closed: the node gives up after 30 s."""
+
+_log = log.get("intake")
+
+
+class Intake:
+    """Gathers runs and commits them, for as long as `run` is running.
+
+    `max_bytes` bounds what is handed over and not yet committed; above it the intake is congested,
+    and receivers stop reading until they are relieved.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        metrics: Metrics,
+        health: Health,
+        *,
+        network: str,
+        max_bytes: int,
+        delay_seconds: float,
+    ) -> None:
+        self._journal = journal
+        self._metrics = metrics
+        self._health = health
+        self._network = network
+        self._max_bytes = max_bytes
+        self._delay = delay_seconds
+        self._runs: list[Run] = []
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._paused: list[Callable[[], None]] = []
+        self._bytes = 0
+        self.shed: Callable[[], None] = lambda: None
+        """Called when the disk stays full: closes the feed's connections."""
+        self.closed = False
+        """True while the feed is closed because the disk is full."""
+
+    def offer(self, run: Run) -> None:
+        """Hand `run` over. Never waits."""
+        self._runs.append(run)
+        self._bytes += len(run.frames)
+        if not self._arrived.is_set():
+            self._arrived.set()
+            self._idle.clear()
+
+    @property
+    def congested(self) -> bool:
+        """Whether receivers are to stop reading."""
+        return self._bytes >= self._max_bytes
+
+    def when_relieved(self, call: Callable[[], None]) -> None:
+        """Call `call` once when the intake is congested no longer."""
+        self._paused.append(call)
+
+    async def drained(self) -> None:
+        """Return when everything handed over is committed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        self._health.told("journal", "ready", ready=True)
+        while True:
+            await self._arrived.wait()
+            if self._bytes < _LARGE_BYTES and self._delay:
+                await asyncio.sleep(self._delay)
+            runs, self._runs = self._runs, []
+            self._arrived.clear()
+            await self._commit(runs)
+            self._bytes -= sum([len(run.frames) for run in runs])
+            if not self._runs:
+                self._idle.set()
+            if self._paused and self._bytes < self._max_bytes // 2:
+                waiting, self._paused = self._paused, []
+                for call in waiting:
+                    call()
+
+    async def _commit(self, runs: Sequence[Run]) -> None:
+        full_since: float | None = None
+        while True:
+            started = time.perf_counter()
+            try:
+                await self._journal.append(runs)
+            except StorageFull as error:
+                now = time.monotonic()
+                full_since = full_since or now
+                self._refused(error)
+                if not self.closed and now - full_since >= _PATIENCE_SECONDS:
+                    self.closed = True
+                    _log.error("feed closed, the journal's disk stays full", remedy=error.remedy)
+                    self.shed()
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._metrics.committed(runs, time.perf_counter() - started)
+            if full_since is not None:
+                await self._recovered()
+            return
+
+    def _refused(self, error: StorageFull) -> None:
+        self._metrics.storage_refused(error)
+        if self._health.told("journal", error.code, cause=str(error)):
+            _log.error("journal not written, reading stops", error=str(error), remedy=error.remedy)
+
+    async def _recovered(self) -> None:
+        self._health.told("journal", "ready", ready=True)
+        _log.info("journal is written again")
+        if self.closed:
+            self.closed = False
+            now = time.time_ns()
+            alert = storage_alert(self._network, now)
+            await self._commit([own_run(Kind.GAP_ALERT, alert.SerializeToString(), now)])

@@ -1,0 +1,224 @@
+"""Follows the journal into one sink: read past the checkpoint, render, send, move the checkpoint.
+
+Each sink has a lane of its own; one that is slow or dead never delays another. Within a lane one
+batch is sent while the next is rendered, and the checkpoint moves only when all of a batch is
+acknowledged, so it is always a contiguous prefix. After any error the lane opens its sink anew and
+sends again from the checkpoint, in order, with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from bridge import log
+from bridge.core.claim import claim_check, size
+from bridge.core.render import Rendered, Renderer
+from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
+from bridge.health import Health
+from bridge.metrics import Metrics
+from bridge.model import Group, Kind, Message
+from bridge.ports import Journal, Sink
+
+__all__ = ["Lane", "Rendering"]
+
+_STEP_BYTES = 1024 * 1024
+_KEPT_GROUPS = 16
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
+_ATTEMPTS_AT_ONE_MESSAGE = 3
+
+_log = log.get("publish")
+
+
+class Rendering:
+    """Renders groups for all lanes; lanes that are side by side share the work."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._kept: OrderedDict[int, Rendered] = OrderedDict()
+
+    def of(self, group: Group) -> Rendered:
+        """Return `group` as messages."""
+        rendered = self._kept.get(group.first)
+        if rendered is None:
+            rendered = self._kept[group.first] = self._renderer.render(group)
+            if len(self._kept) > _KEPT_GROUPS:
+                self._kept.popitem(last=False)
+        return rendered
+
+    def refused(self, message: Message, sink: str, error: str) -> Message:
+        """Return the dead letter in place of `message`."""
+        return self._renderer.refused(message, sink, error)
+
+
+class _Batch(NamedTuple):
+    last: int
+    received_ns: int
+    """When the oldest of it was received."""
+    messages: list[Message]
+    rendered: Sequence[Rendered]
+
+
+class Lane:
+    """Publishes the journal to one sink, for as long as `run` is running."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        rendering: Rendering,
+        sink: Sink,
+        metrics: Metrics,
+        health: Health,
+    ) -> None:
+        self._journal = journal
+        self._rendering = rendering
+        self._sink = sink
+        self._metrics = metrics
+        self._health = health
+        self._oldest_ns = 0
+        metrics.watch_sink(sink.name, lambda: self.lag, lambda: self.lag_seconds)
+
+    @property
+    def name(self) -> str:
+        """The sink's name."""
+        return self._sink.name
+
+    @property
+    def lag(self) -> int:
+        """Records committed and not yet published."""
+        return self._journal.head - self._journal.position(self.name)
+
+    @property
+    def lag_seconds(self) -> float:
+        """Age of the oldest record not yet published; 0 when there is none."""
+        if not self.lag or not self._oldest_ns:
+            return 0.0
+        return max(0.0, (time.time_ns() - self._oldest_ns) / 1e9)
+
+    async def run(self) -> NoReturn:
+        """Publish until cancelled."""
+        wait = _FIRST_WAIT
+        self._health.told(self.name, "connecting")
+        while True:
+            began = self._journal.position(self.name)
+            try:
+                await self._sink.open()
+                self._up()
+                await self._follow()
+            except (SinkUnavailable, SinkFault) as error:
+                self._down(error)
+            finally:
+                await self._sink.close()
+            if self._journal.position(self.name) > began:
+                wait = _FIRST_WAIT
+            await asyncio.sleep(wait * random.uniform(0.5, 1))
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def drained(self) -> None:
+        """Return when everything committed so far is published."""
+        head = self._journal.head
+        while self._journal.position(self.name) < head:
+            await asyncio.sleep(0.01)
+
+    def _up(self) -> None:
+        self._metrics.sink_up(self.name, up=True)
+        if self._health.told(self.name, "ready", ready=True):
+            _log.info("sink is ready", sink=self.name, lag=self.lag)
+
+    def _down(self, error: BridgeError) -> None:
+        self._metrics.sink_up(self.name, up=False)
+        self._metrics.sink_failed(self.name, error)
+        if self._health.told(self.name, error.code, cause=str(error)):
+            _log.warning(
+                "sink is down, the journal keeps its events",
+                sink=self.name,
+                error=str(error),
+                remedy=error.remedy,
+            )
+
+    async def _follow(self) -> NoReturn:
+        journal, after = self._journal, self._journal.position(self.name)
+        sending: asyncio.Task[None] | None = None
+        try:
+            while True:
+                if sending is not None and journal.head <= after:
+                    await sending
+                    sending = None
+                await journal.wait(after)
+                batch = await self._gather(after)
+                if sending is not None:
+                    await sending
+                self._oldest_ns = batch.received_ns
+                sending = asyncio.create_task(self._send(batch))
+                after = batch.last
+        finally:
+            if sending is not None:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    async def _gather(self, after: int) -> _Batch:
+        messages: list[Message] = []
+        rendered: list[Rendered] = []
+        received_ns = 0
+        for group in await self._journal.read(after, _STEP_BYTES):
+            one = self._rendering.of(group)
+            rendered.append(one)
+            received_ns = received_ns or (group.runs[0].received_ns if group.runs else 0)
+            if one.first > after:
+                messages += one.messages
+            else:
+                messages += [message for message in one.messages if message.seq > after]
+            # Receiving comes first: rendering never holds the loop for more than a group.
+            await asyncio.sleep(0)
+        return _Batch(rendered[-1].last, received_ns, messages, rendered)
+
+    async def _send(self, batch: _Batch) -> None:
+        sink, messages = self._sink, batch.messages
+        for place, message in enumerate(messages):
+            if size(message) > sink.limit(message.constants.kind):
+                messages[place] = await self._set_aside(message)
+        start = duplicates = attempts = 0
+        while start < len(messages):
+            try:
+                duplicates += await sink.publish(messages[start:] if start else messages)
+            except MessageRefused as error:
+                attempts = attempts + 1 if error.position == 0 else 1
+                start += error.position
+                messages[start] = await self._instead(messages[start], str(error), attempts)
+            else:
+                break
+        self._journal.checkpoint(self.name, batch.last)
+        self._metrics.published(self.name, messages, duplicates)
+        for one in batch.rendered:
+            if one.left_out:
+                self._metrics.left_out(self.name, one.left_out)
+
+    async def _set_aside(self, message: Message) -> Message:
+        reference = await self._sink.set_aside(message)
+        self._metrics.set_aside(self.name)
+        _log.info(
+            "too large, stored beside",
+            sink=self.name,
+            kind=message.kind.value,
+            bytes=len(message.data),
+            at=reference,
+        )
+        return claim_check(message, reference)
+
+    async def _instead(self, message: Message, error: str, attempts: int) -> Message:
+        """Return what to send in place of a refused message, with the sink opened anew."""
+        _log.warning(
+            "message refused", sink=self.name, kind=message.kind.value, id=message.id, error=error
+        )
+        await self._sink.close()
+        await self._sink.open()
+        if message.data and size(message) > self._sink.limit(message.constants.kind):
+            # The limit was lowered since.
+            return await self._set_aside(message)
+        if message.kind is Kind.DEAD_LETTER or attempts >= _ATTEMPTS_AT_ONE_MESSAGE:
+            raise SinkFault(f"{self.name} refuses even the dead letter: {error}")
+        return self._rendering.refused(message, self.name, error)

@@ -1,0 +1,97 @@
+"""The status server: `/healthz` the process alone, `/readyz` each part, `/metrics` for Prometheus.
+
+`/healthz` never fails for a broker: a supervisor that restarts the bridge because Kafka is away
+would only make it worse. `/readyz` tells the truth: 503 unless every part works.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from bridge import __version__
+from bridge.errors import PortInUse
+from bridge.health import Health
+from bridge.metrics import Metrics
+from bridge.settings import StatusSettings
+
+__all__ = ["open_status"]
+
+_HEAD_BYTES = 8_192
+_LOCAL_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Pages:
+    def __init__(self, health: Health, metrics: Metrics) -> None:
+        self._health = health
+        self._metrics = metrics
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", "version": __version__})
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        ready = self._health.ready
+        parts = {name: part._asdict() for name, part in self._health.parts.items()}
+        return web.json_response({"ready": ready, "parts": parts}, status=200 if ready else 503)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        text = generate_latest(self._metrics.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _guard(
+    settings: StatusSettings,
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    token = settings.token.get_secret_value() if settings.token else None
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if token is not None:
+            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), token.encode()):
+                raise web.HTTPUnauthorized(text="a bearer token is needed\n")
+        elif (
+            request.host.rpartition(":")[0] not in _LOCAL_HOSTS and request.host not in _LOCAL_HOSTS
+        ):
+            # A page of another site, led here by its name server, must read nothing.
+            raise web.HTTPForbidden(text="this host name is not served\n")
+        return await handler(request)
+
+    return guard
+
+
+@asynccontextmanager
+async def open_status(
+    settings: StatusSettings, health: Health, metrics: Metrics
+) -> AsyncIterator[int]:
+    """Serve, and yield the port.
+
+    Raises:
+        PortInUse: the address cannot be bound.
+    """
+    pages = _Pages(health, metrics)
+    app = web.Application(middlewares=[_guard(settings)])
+    app.router.add_get("/healthz", pages.healthz)
+    app.router.add_get("/readyz", pages.readyz)
+    app.router.add_get("/metrics", pages.metrics)
+    runner = web.AppRunner(
+        app, access_log=None, max_line_size=_HEAD_BYTES, max_field_size=_HEAD_BYTES
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, settings.host, settings.port, shutdown_timeout=1)
+    try:
+        try:
+            await site.start()
+        except OSError as error:
+            raise PortInUse(
+                f"cannot serve the status on {settings.host}:{settings.port}"
+                f" (BRIDGE_STATUS__PORT): {error.strerror or error}"
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
