@@ -92,7 +92,7 @@ class Metrics:
         self._commit.observe(seconds)
         for run in runs:
             transport = run.peer.partition("/")[0]
-            self._accepted.labels(transport).inc(run.count)
+            self._accepted.labels(transport).inc(run.records)
             self._accepted_bytes.labels(transport).inc(len(run.frames))
 
     def refused(self, reason: str, count: int = 1) -> None:

@@ -42,7 +42,7 @@ class RecordType(IntEnum):
 class Run(NamedTuple):
     """Records of one peer that arrived together: the unit between receivers and journal.
 
-    `frames` holds `count` records as they stand on the wire (type byte, int32 little-endian
+    `frames` holds `records` records as they stand on the wire (type byte, int32 little-endian
     length, payload), so that a feed's bytes reach the disk without being touched.
     """
 
@@ -50,7 +50,7 @@ class Run(NamedTuple):
     """Kind of peer and number of its connection: `tcp/7`, `udp/3`, `bridge`."""
     received_ns: int
     """Wall time of arrival, nanoseconds since 1970: data, never used to order or time anything."""
-    count: int
+    records: int
     frames: bytes
 
 

@@ -24,15 +24,15 @@ __all__ = ["Row", "framing_run", "own_run", "pack", "records", "unpack"]
 _RUN = struct.Struct("<qIIB")
 _NUMBERS = struct.Struct("<QI")
 
-Checksum = Callable[[bytes, int], int]
-"""Continues a CRC32C: (bytes, checksum so far) -> checksum."""
+Checksum = Callable[[int, bytes], int]
+"""Continues a CRC32C: (checksum so far, bytes) -> checksum."""
 
 
 class Row(NamedTuple):
     """One row of the journal's table of groups."""
 
     first: int
-    count: int
+    records: int
     head: bytes
     frames: bytes
     checksum: int
@@ -52,13 +52,14 @@ def framing_run(peer: str, reason: str, sample: bytes, received_ns: int) -> Run:
 
 def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row:
     """Return the row that holds `runs`, whose first record has the number `first`."""
-    head = bytearray()
+    parts = []
     for run in runs:
         peer = run.peer.encode()
-        head += _RUN.pack(run.received_ns, run.count, len(run.frames), len(peer)) + peer
+        parts.append(_RUN.pack(run.received_ns, run.records, len(run.frames), len(peer)) + peer)
+    head = b"".join(parts)
     frames = runs[0].frames if len(runs) == 1 else b"".join([run.frames for run in runs])
-    count = sum([run.count for run in runs])
-    return Row(first, count, bytes(head), frames, _checksum(first, count, head, frames, extend))
+    count = sum([run.records for run in runs])
+    return Row(first, count, head, frames, _checksum(first, count, head, frames, extend))
 
 
 def unpack(row: Row, extend: Checksum) -> Group:
@@ -88,4 +89,4 @@ def records(group: Group) -> Iterator[Record]:
 
 
 def _checksum(first: int, count: int, head: bytes, frames: bytes, extend: Checksum) -> int:
-    return extend(frames, extend(bytes(head), extend(_NUMBERS.pack(first, count), 0)))
+    return extend(extend(extend(0, _NUMBERS.pack(first, count)), head), frames)

@@ -200,9 +200,9 @@ class Journal:
                 row = pack(head + 1, part, google_crc32c.extend)
                 write(
                     "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
-                    (row.first, row.count, row.checksum, row.head, row.frames),
+                    (row.first, row.records, row.checksum, row.head, row.frames),
                 )
-                head += row.count
+                head += row.records
             for name, seq in moved.items():
                 write(_MOVE, (name, seq))
             if advance:
