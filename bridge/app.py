@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from bridge.embedded import open_embedded
 from bridge.health import Health
 from bridge.journal import open_journal
 from bridge.metrics import Metrics
+from bridge.ports import Sink
 from bridge.receivers.tcp import open_tcp
 from bridge.receivers.udp import open_udp
-from bridge.settings import Settings
+from bridge.settings import FeedSettings, Settings
 from bridge.sinks.kafka import KafkaSink
 from bridge.sinks.nats import NatsSink
-from bridge.ports import Sink
 from bridge.stages import track
 from bridge.stages.intake import Intake
 from bridge.stages.publish import Lane, Rendering
@@ -66,26 +65,18 @@ def build_sinks(settings: Settings, routes: Routes, epoch: str) -> list[Sink]:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Run the bridge. Leaving stops it in order: no more input, commit what was read, wait a while
-    for acknowledgements, write the checkpoints down, let go of the brokers.
+    """Run the bridge.
+
+    Leaving stops it in order: no more input, commit what was read, wait a while for
+    acknowledgements, write the checkpoints down, let go of the brokers.
 
     Raises:
         BridgeError: a part could not be started, with the exit code that says why.
     """
     health, metrics, routes = Health(), Metrics(), routes_of(settings)
-    feed = settings.feed
     async with AsyncExitStack() as resources:
         enter = resources.enter_async_context
         journal = await enter(open_journal(settings.journal, metrics))
-        tasks = _Tasks()
-        intake = Intake(
-            journal,
-            metrics,
-            health,
-            network=settings.network,
-            max_bytes=feed.max_buffered_bytes,
-            delay_seconds=settings.journal.commit_delay_ms / 1000,
-        )
         embedded = None
         if settings.embeds_nats:
             embedded = await enter(open_embedded(settings.embedded, settings.journal.dir, health))
@@ -93,52 +84,74 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             settings = settings.model_copy(update={"nats": nats})
         sinks = build_sinks(settings, routes, journal.epoch)
         journal.register([track.READER, *(sink.name for sink in sinks)])
-        renderer = Renderer(
-            network=settings.network,
-            epoch=journal.epoch,
-            routes=routes,
-            chains=ChainFilter.of(bytes.fromhex(chain) for chain in settings.chains),
-            format=settings.format,
-            json_bytes=settings.json_bytes,
-        )
-        rendering = Rendering(renderer)
+        rendering = Rendering(_renderer(settings, routes, journal.epoch))
         lanes = tuple(Lane(journal, rendering, sink, metrics, health) for sink in sinks)
         tracker = Tracker(journal, metrics, network=settings.network)
-        ports: dict[str, int] = {}
-        intake_task = tasks.start("intake", intake.run())
+        intake = Intake(
+            journal,
+            metrics,
+            health,
+            network=settings.network,
+            max_bytes=settings.feed.max_buffered_bytes,
+            delay_seconds=settings.journal.commit_delay_ms / 1000,
+        )
+        # From here on things run: the feed first, so that no broker delays it.
+        tasks = _Tasks()
+        tasks.start("intake", intake.run())
         receiving = await enter(AsyncExitStack())
-        port = feed.port
-        if "tcp" in feed.protocols:
-            tcp, port = await receiving.enter_async_context(open_tcp(feed, intake, metrics))
-            intake.shed = tcp.shed
-            tasks.start("tcp", tcp.watch())
-        if "udp" in feed.protocols:
-            udp, port = await receiving.enter_async_context(open_udp(feed, port, intake, metrics))
-            tasks.start("udp", udp.watch())
-        ports["feed"] = port
+        ports = {"feed": await _receive(settings.feed, intake, metrics, tasks, receiving)}
         health.told("feed", "receiving", ready=True)
         ports["status"] = await enter(open_status(settings.status, health, metrics))
         if embedded is not None:
-            await embedded.start()
             ports["nats"] = embedded.port
+            await embedded.start()
             tasks.start("embedded", embedded.watch())
         _write_ports(settings.journal.dir / "ports.json", ports)
         tasks.start("journal", journal.tend())
         tasks.start("tracker", tracker.run())
-        following = [tasks.start(lane.name, lane.run()) for lane in lanes]
+        for lane in lanes:
+            tasks.start(lane.name, lane.run())
         _log.info("receiving", **{f"{name}_port": number for name, number in ports.items()})
         try:
             yield Running(settings, ports, health, metrics, lanes, tasks.failed)
         finally:
             await receiving.aclose()
             if not tasks.failed.done():
-                await _within(_ACKNOWLEDGE_SECONDS, intake.drained())
-                await _within(_ACKNOWLEDGE_SECONDS, _all_drained(lanes))
-            await tasks.cancel(*following)
+                await _within(_ACKNOWLEDGE_SECONDS, _drain(intake, lanes))
+            await tasks.cancel()
             if not tasks.failed.done():
                 await _within(_ACKNOWLEDGE_SECONDS, journal.flush())
-            await tasks.cancel()
-            assert intake_task.done()
+
+
+def _renderer(settings: Settings, routes: Routes, epoch: str) -> Renderer:
+    return Renderer(
+        network=settings.network,
+        epoch=epoch,
+        routes=routes,
+        chains=ChainFilter.of(bytes.fromhex(chain) for chain in settings.chains),
+        format=settings.format,
+        json_bytes=settings.json_bytes,
+    )
+
+
+async def _receive(
+    settings: FeedSettings, intake: Intake, metrics: Metrics, tasks: _Tasks, until: AsyncExitStack
+) -> int:
+    """Open the receivers on one port, and return it."""
+    port = settings.port
+    if "tcp" in settings.protocols:
+        tcp, port = await until.enter_async_context(open_tcp(settings, intake, metrics))
+        intake.shed = tcp.shed
+        tasks.start("tcp", tcp.watch())
+    if "udp" in settings.protocols:
+        udp, port = await until.enter_async_context(open_udp(settings, port, intake, metrics))
+        tasks.start("udp", udp.watch())
+    return port
+
+
+async def _drain(intake: Intake, lanes: tuple[Lane, ...]) -> None:
+    await intake.drained()
+    await asyncio.gather(*(lane.drained() for lane in lanes))
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -146,6 +159,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises:
         BridgeError: as `running`, or what a part failed with.
+
     """
     async with running(settings) as bridge:
         stopped = asyncio.ensure_future(stop.wait())
@@ -163,21 +177,19 @@ class _Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and task.exception() and not self.failed.done():
             self.failed.set_exception(task.exception())  # type: ignore[arg-type]
 
-    async def cancel(self, *tasks: asyncio.Task[Any]) -> None:
-        chosen = tasks or tuple(self._tasks)
-        for task in chosen:
+    async def cancel(self) -> None:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*chosen, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> None:
@@ -187,11 +199,7 @@ async def _within(seconds: float, work: Awaitable[Any]) -> None:
         _log.warning("not finished in time; it goes on at the next start")
 
 
-async def _all_drained(lanes: tuple[Lane, ...]) -> None:
-    await asyncio.gather(*(lane.drained() for lane in lanes))
-
-
 def _write_ports(path: Path, ports: dict[str, int]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(ports) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)

@@ -49,7 +49,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except typer.TyperException as error:
-        error.show()
+        error.show()  # type: ignore[attr-defined]
         code = UsageError.exit_code
     sys.exit(code or 0)
 
@@ -108,6 +108,7 @@ def check() -> None:
 
 @app.command()
 def health(
+    *,
     ready: Annotated[bool, typer.Option(help="Ask for /readyz instead of /healthz.")] = False,
 ) -> None:
     """Ask the running bridge how it is: exit 0 if well, 69 if not. For health checks."""

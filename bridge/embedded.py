@@ -70,6 +70,7 @@ class EmbeddedServer:
 
         Raises:
             SinkUnavailable: it ended, or did not answer in time; its log says why.
+
         """
         self._config.write_text(self._configuration(), encoding="utf-8")
         with (self._folder / "nats.log").open("ab") as output:
@@ -183,6 +184,7 @@ async def open_embedded(
 
     Raises:
         PortInUse: the port is taken.
+
     """
     store = folder / "nats"
     store.mkdir(parents=True, exist_ok=True)

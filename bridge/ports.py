@@ -52,11 +52,13 @@ class Journal(Protocol):
         ...
 
     async def read(self, after: int, max_bytes: int) -> list[Group]:
-        """Return the groups with records above `after`, in order: one at least, and no more than
-        `max_bytes` beyond that one. Empty when there is none.
+        """Return the groups with records above `after`, in order; empty when there is none.
+
+        There is one at least, and more up to `max_bytes` in all.
 
         Raises:
             StorageDamaged: the file cannot be read.
+
         """
         ...
 
@@ -66,6 +68,7 @@ class Journal(Protocol):
         Raises:
             StorageFull: nothing was written; the same call may be made again.
             StorageDamaged: what is on the disk is unknown; the process must end.
+
         """
         ...
 
@@ -94,8 +97,10 @@ class Sink(Protocol):
         ...
 
     def limit(self, kind: Kind) -> int:
-        """Return the largest message of `kind`, in bytes of data and attributes, that the broker
-        took when it was opened."""
+        """Return how large a message of `kind` may be, in bytes of data and attributes.
+
+        It is what the broker took when it was opened.
+        """
         ...
 
     async def open(self) -> None:
@@ -104,6 +109,7 @@ class Sink(Protocol):
         Raises:
             SinkUnavailable: the broker does not answer.
             SinkFault: it answers, and refuses the bridge or lacks what the contract needs.
+
         """
         ...
 
@@ -116,6 +122,7 @@ class Sink(Protocol):
         Raises:
             MessageRefused: the message at `position` alone is refused, those before it are sent.
             SinkUnavailable, SinkFault: see there.
+
         """
         ...
 

@@ -10,7 +10,7 @@ from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert, HeightRange
 __all__ = ["gap_alert", "storage_alert"]
 
 
-def gap_alert(network: str, signal: Signal, how: GapAlert.How.ValueType, at_ns: int) -> GapAlert:
+def gap_alert(network: str, signal: Signal, how: GapAlert.How, at_ns: int) -> GapAlert:
     """Return the alert that tells of `signal`; `how` says by which way a gap was filled."""
     match signal:
         case GapOpened(gap):

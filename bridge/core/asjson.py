@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -68,10 +68,11 @@ class JsonWriter:
 
         Raises:
             DecodeError: it holds a timestamp that RFC 3339 cannot say.
+
         """
         return orjson.dumps(self._message(message.DESCRIPTOR)(message))
 
-    def _message(self, descriptor: Descriptor) -> Write:
+    def _message(self, descriptor: Any) -> Write:
         name = descriptor.full_name
         known = self._writers.get(name)
         if known is not None:
@@ -119,7 +120,7 @@ def _base64(value: bytes) -> str:
     return binascii.b2a_base64(value, newline=False).decode()
 
 
-def _enum(descriptor: EnumDescriptor) -> Write:
+def _enum(descriptor: Any) -> Write:
     names = {number: value.name for number, value in descriptor.values_by_number.items()}
     return lambda number: names.get(number, number)
 

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import apsw
 import google_crc32c
@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS groups (
     first INTEGER PRIMARY KEY, count INTEGER, checksum INTEGER, head BLOB, frames BLOB
 ) STRICT;
 """
+_HEAD = "SELECT coalesce(max(first + count - 1), 0) FROM groups"
 _FORMAT = 1
 _PAGE_BYTES = 16_384
 _CHECKPOINT_PAGES = 2_000
@@ -83,7 +84,7 @@ class Journal:
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
         self.epoch: str = _one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
-        self.head: int = _one(writer, "SELECT coalesce(max(first + count - 1), 0) FROM groups")
+        self.head: int = _one(writer, _HEAD)
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
         for name, seq, state in writer.execute("SELECT name, seq, state FROM readers"):
@@ -115,7 +116,8 @@ class Journal:
 
     def _read(self, after: int, max_bytes: int) -> list[Group]:
         try:
-            rows, size = [], 0
+            rows: list[Row] = []
+            size = 0
             for first, count, checksum, head, frames in self._reader.execute(
                 "SELECT first, count, checksum, head, frames FROM groups WHERE first >= coalesce("
                 "(SELECT max(first) FROM groups WHERE first <= ?), 0) ORDER BY first",
@@ -189,7 +191,7 @@ class Journal:
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
     def _commit(self, runs: Sequence[Run], advance: tuple[str, int, bytes] | None) -> int:
-        head = _one(self._writer, "SELECT coalesce(max(first + count - 1), 0) FROM groups")
+        head: int = _one(self._writer, _HEAD)
         if runs and not advance:
             self._respect_cap()
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
@@ -242,8 +244,10 @@ class Journal:
         return (pages - free) * _PAGE_BYTES
 
     def _expire(self) -> int:
-        """Return the last number that is older than the horizon. Time is monotonic: a mark says
-        where the head was when, and marks begin anew at each start."""
+        """Return the last number that is older than the horizon.
+
+        Time is monotonic: a mark says where the head was when, and marks begin anew at each start.
+        """
         now = time.monotonic()
         if now - self._marks[-1][0] >= 1:
             self._marks.append((now, self.head))
@@ -307,17 +311,16 @@ def _parts(runs: Sequence[Run]) -> list[list[Run]]:
     return parts
 
 
-def _one(connection: apsw.Connection, sql: str) -> int | str | None:
-    for (value,) in connection.execute(sql):
-        return value
-    return None
+def _one(connection: apsw.Connection, sql: str) -> Any:
+    """Return the one value that `sql` asks for."""
+    return next(iter(connection.execute(sql)))[0]
 
 
 def _raise(error: apsw.Error) -> NoReturn:
     if isinstance(error, apsw.FullError):
         raise StorageFull(f"the journal's disk is full: {error}") from error
     if isinstance(error, apsw.IOError):
-        if error.extendedresult in _SYNC_FAILURES:
+        if getattr(error, "extendedresult", 0) in _SYNC_FAILURES:
             raise StorageDamaged(f"the journal could not be synced: {error}") from error
         raise StorageFull(f"the journal could not be written: {error}") from error
     raise StorageDamaged(f"the journal cannot be trusted: {error}") from error
@@ -330,6 +333,7 @@ async def open_journal(settings: JournalSettings, metrics: Metrics) -> AsyncIter
     Raises:
         AlreadyRunning: another process holds it.
         StorageUnusable, StorageDamaged: it cannot be opened, or is no journal.
+
     """
     folder = settings.dir
     try:

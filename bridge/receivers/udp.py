@@ -136,6 +136,7 @@ async def open_udp(
 
     Raises:
         PortInUse: the address cannot be bound.
+
     """
     loop = asyncio.get_running_loop()
     try:

@@ -15,15 +15,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
-from aiokafka import AIOKafkaProducer
-from aiokafka import errors as kafka
+from aiokafka import AIOKafkaProducer, errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.partitioner import murmur2
 
 from bridge import log
 from bridge.core.routing import SINGLE_PARTITION, Routes
-from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Constants, Kind, Message
 from bridge.settings import KafkaSettings
 
@@ -283,8 +282,8 @@ class KafkaSink:
     ) -> list[tuple[Any, list[tuple[int, Message]]]]:
         """Return batches that hold `items` in order, each with what it holds."""
         at = int(time.time() * 1000)
-        built = []
-        builder, held = producer.create_batch(), []
+        built: list[tuple[Any, list[tuple[int, Message]]]] = []
+        builder, held = producer.create_batch(), list[tuple[int, Message]]()
         for item in items:
             message = item[1]
             key = message.key.encode() if message.key is not None else None
@@ -371,12 +370,10 @@ def _topic_errors(answer: Any) -> list[tuple[str, int, str | None]]:
 
 def _map(error: BaseException) -> NoReturn:
     """Say in the bridge's terms what aiokafka raised."""
-    if isinstance(error, BridgeError):
-        raise error
     text = str(error) or type(error).__name__
     if isinstance(error, _FAULTS):
         raise SinkFault(f"Kafka refuses: {text}") from error
-    if isinstance(error, kafka.KafkaError) and not getattr(error, "retriable", False):
-        if not isinstance(error, kafka.KafkaTimeoutError | kafka.KafkaConnectionError):
-            raise SinkFault(f"Kafka failed: {text}") from error
+    passing = isinstance(error, kafka.KafkaTimeoutError | kafka.KafkaConnectionError)
+    if isinstance(error, kafka.KafkaError) and not (passing or error.retriable):
+        raise SinkFault(f"Kafka failed: {text}") from error
     raise SinkUnavailable(f"Kafka is not available: {text}") from error

@@ -30,7 +30,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 
 from bridge import log
 from bridge.core.routing import Routes
-from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Constants, Kind, Message
 from bridge.settings import NatsSettings
 
@@ -90,7 +90,7 @@ class NatsSink:
             _log.debug("client error", error=str(error))
 
         try:
-            client = self._client = await asyncio.wait_for(
+            client: Client = await asyncio.wait_for(
                 nats.connect(
                     list(settings.servers),
                     name="factom-bridge",
@@ -105,6 +105,7 @@ class NatsSink:
                 ),
                 settings.timeout_seconds,
             )
+            self._client = client
             self._jetstream = client.jetstream(timeout=settings.timeout_seconds)
             await self._ensure_stream(client, self._jetstream)
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
@@ -211,7 +212,7 @@ class NatsSink:
             self._routes.subject(message), message.data, self._headers(message)
         )
         if "error" in answer:
-            self._refused(answer["error"], position, message)
+            self._refused(answer["error"], position)
         return int(bool(answer.get("duplicate")))
 
     async def _send_atomic(self, batch: list[tuple[int, Message]]) -> bool:
@@ -235,7 +236,7 @@ class NatsSink:
         if error is None:
             return True
         if error["err_code"] in _FULL | _NO_SUCH_STREAM:
-            self._refused(error, 0, batch[0][1])
+            self._refused(error, batch[0][0])
         # Known ids, and whatever else is wrong with one of them: the halves tell which.
         _log.debug("batch rejected", size=last, error=error)
         return False
@@ -245,9 +246,9 @@ class NatsSink:
         for start in range(0, len(batch), _WINDOW):
             part = batch[start : start + _WINDOW]
             answers = await self._ask_many(part)
-            for (position, message), answer in zip(part, answers, strict=True):
+            for (position, _), answer in zip(part, answers, strict=True):
                 if "error" in answer:
-                    self._refused(answer["error"], position, message)
+                    self._refused(answer["error"], position)
                 duplicates += bool(answer.get("duplicate"))
         return duplicates
 
@@ -313,7 +314,7 @@ class NatsSink:
             raise SinkUnavailable("the connection to the NATS server was lost")
         return client
 
-    def _refused(self, error: dict[str, Any], position: int, message: Message) -> NoReturn:
+    def _refused(self, error: dict[str, Any], position: int) -> NoReturn:
         code, text = error["err_code"], error.get("description", "")
         if code in _FULL:
             raise SinkUnavailable(f"the stream {self._settings.stream} is full: {text}")
@@ -391,10 +392,10 @@ def _encoded(value: str) -> str:
 
 
 def _map(error: Exception) -> NoReturn:
-    """Say in the bridge's terms what nats-py raised. Refusals come first: in the library's tree
-    they are errors like a lost connection."""
-    if isinstance(error, BridgeError):
-        raise error
+    """Say in the bridge's terms what nats-py raised.
+
+    Refusals come first: in the library's tree they are errors like a lost connection.
+    """
     if isinstance(error, nats.errors.MaxPayloadError):
         raise SinkUnavailable("the server's max_payload was lowered; it is read anew") from error
     text = str(error) or type(error).__name__

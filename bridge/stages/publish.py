@@ -115,13 +115,13 @@ class Lane:
                 await self._sink.close()
             if self._journal.position(self.name) > began:
                 wait = _FIRST_WAIT
-            await asyncio.sleep(wait * random.uniform(0.5, 1))
+            await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311  (jitter)
             wait = min(wait * 2, _LONGEST_WAIT)
 
     async def drained(self) -> None:
         """Return when everything committed so far is published."""
         head = self._journal.head
-        while self._journal.position(self.name) < head:
+        while self._journal.position(self.name) < head:  # noqa: ASYNC110  (once, at the end)
             await asyncio.sleep(0.01)
 
     def _up(self) -> None:

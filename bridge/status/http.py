@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bridge import __version__
@@ -44,9 +45,7 @@ class _Pages:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _guard(
-    settings: StatusSettings,
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _guard(settings: StatusSettings) -> Middleware:
     token = settings.token.get_secret_value() if settings.token else None
 
     @web.middleware
@@ -73,6 +72,7 @@ async def open_status(
 
     Raises:
         PortInUse: the address cannot be bound.
+
     """
     pages = _Pages(health, metrics)
     app = web.Application(middlewares=[_guard(settings)])
