@@ -72,6 +72,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     Raises:
         BridgeError: a part could not be started, with the exit code that says why.
+
     """
     health, metrics, routes = Health(), Metrics(), routes_of(settings)
     async with AsyncExitStack() as resources:

@@ -21,6 +21,7 @@ from rich.table import Table
 from bridge import __version__, log
 from bridge.app import serve
 from bridge.check import check_brokers
+from bridge.demo import show
 from bridge.errors import BridgeError, UsageError
 from bridge.settings import Settings, effective, load
 
@@ -51,6 +52,9 @@ def main() -> None:
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]
         code = UsageError.exit_code
+    except Exception:  # noqa: BLE001  (whatever else arrives here is a bug, and is shown whole)
+        _err.print_exception()
+        code = BridgeError.exit_code
     sys.exit(code or 0)
 
 
@@ -104,6 +108,16 @@ def check() -> None:
     """Check the settings, that the brokers answer, and that topics and stream fit."""
     chosen = _settings()
     asyncio.run(check_brokers(chosen, _out))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=4, help="How long it takes.")] = 20,
+) -> None:
+    """Play a recorded feed through a bridge with an embedded NATS server, and show it."""
+    log.configure("error", "auto")
+    if not uvloop.run(show(seconds, _out)):
+        raise typer.Exit(70)
 
 
 @app.command()

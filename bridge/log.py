@@ -16,7 +16,7 @@ import structlog
 __all__ = ["Throttle", "configure", "get"]
 
 _LONGEST_VALUE = 1_000
-_NOISY = ("aiokafka", "nats", "asyncio", "aiohttp.access")
+_NOISY = ("aiokafka", "nats")
 
 
 def get(part: str) -> structlog.stdlib.BoundLogger:

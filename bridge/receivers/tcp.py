@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from bridge import log
 from bridge.core.framing import HEADER_BYTES, FrameDecoder
@@ -84,14 +85,14 @@ class _Connection(asyncio.Protocol):
         self.unfinished_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports keep the interface without being of the class.
+        self._transport = cast("asyncio.Transport", transport)
         receiver = self._receiver
         self._host = transport.get_extra_info("peername")[0]
         reason = "storage-full" if self._feed.closed else receiver.gate.enter(self._host)
         if reason is not None:
             receiver.refused(reason, self._host)
-            transport.abort()
+            self._transport.abort()
             return
         self._entered = True
         _keep_alive(transport.get_extra_info("socket"))
