@@ -72,7 +72,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     Raises:
         BridgeError: a part could not be started, with the exit code that says why.
-
     """
     health, metrics, routes = Health(), Metrics(), routes_of(settings)
     async with AsyncExitStack() as resources:
@@ -160,7 +159,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
     Raises:
         BridgeError: as `running`, or what a part failed with.
-
     """
     async with running(settings) as bridge:
         stopped = asyncio.ensure_future(stop.wait())

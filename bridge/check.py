@@ -19,7 +19,6 @@ async def check_brokers(settings: Settings, out: Console) -> None:
 
     Raises:
         BridgeError: of the first sink that does not fit.
-
     """
     out.print("settings: valid")
     routes = routes_of(settings)

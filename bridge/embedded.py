@@ -70,7 +70,6 @@ class EmbeddedServer:
 
         Raises:
             SinkUnavailable: it ended, or did not answer in time; its log says why.
-
         """
         self._config.write_text(self._configuration(), encoding="utf-8")
         with (self._folder / "nats.log").open("ab") as output:
@@ -184,7 +183,6 @@ async def open_embedded(
 
     Raises:
         PortInUse: the port is taken.
-
     """
     store = folder / "nats"
     store.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,6 @@ class Journal(Protocol):
 
         Raises:
             StorageDamaged: the file cannot be read.
-
         """
         ...
 
@@ -68,7 +67,6 @@ class Journal(Protocol):
         Raises:
             StorageFull: nothing was written; the same call may be made again.
             StorageDamaged: what is on the disk is unknown; the process must end.
-
         """
         ...
 
@@ -109,7 +107,6 @@ class Sink(Protocol):
         Raises:
             SinkUnavailable: the broker does not answer.
             SinkFault: it answers, and refuses the bridge or lacks what the contract needs.
-
         """
         ...
 
@@ -122,7 +119,6 @@ class Sink(Protocol):
         Raises:
             MessageRefused: the message at `position` alone is refused, those before it are sent.
             SinkUnavailable, SinkFault: see there.
-
         """
         ...
 

@@ -444,7 +444,6 @@ def load(environ: Mapping[str, str]) -> Settings:
 
     Raises:
         SettingsInvalid: with one sentence for each variable that is unknown or wrong.
-
     """
     known = {setting.name: setting for setting in settings_list()}
     secrets = {name + "_FILE": name for name, setting in known.items() if setting.secret}

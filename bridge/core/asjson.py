@@ -68,7 +68,6 @@ class JsonWriter:
 
         Raises:
             DecodeError: it holds a timestamp that RFC 3339 cannot say.
-
         """
         return orjson.dumps(self._message(message.DESCRIPTOR)(message))
 

@@ -50,7 +50,6 @@ class DatagramAssembler:
 
         Raises:
             FrameError: the datagram is no part of an event; the assembler waits for the next.
-
         """
         if not self._head:
             if datagram == b"\x01":

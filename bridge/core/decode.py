@@ -64,7 +64,6 @@ def decode(payload: bytes) -> Event | None:
     Raises:
         DecodeError: with the dead letter's reason: `invalid-protobuf`, `invalid-json`,
             `too-many-parts`, or `unknown-event` (a newer node's).
-
     """
     # No FactomEvent begins with "{": as a protobuf tag it would open a group of field 15.
     if payload[:1] == b"{":

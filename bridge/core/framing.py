@@ -73,7 +73,6 @@ class FrameDecoder:
         Raises:
             FrameError: when the next frame's header is damaged. The header stays, so a further
                 call raises again.
-
         """
         buffer = self._buffer
         size = len(buffer)

@@ -41,7 +41,6 @@ def parse(payload: bytes) -> FactomEvent:
 
     Raises:
         DecodeError: it is no JSON, or not of the node's form; the sentence names the place.
-
     """
     if _depth_exceeds(payload, MAX_DEPTH):
         _refuse(f"nested deeper than {MAX_DEPTH} levels")

@@ -333,7 +333,6 @@ async def open_journal(settings: JournalSettings, metrics: Metrics) -> AsyncIter
     Raises:
         AlreadyRunning: another process holds it.
         StorageUnusable, StorageDamaged: it cannot be opened, or is no journal.
-
     """
     folder = settings.dir
     try:

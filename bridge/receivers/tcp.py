@@ -184,7 +184,6 @@ async def open_tcp(
 
     Raises:
         PortInUse: the address cannot be bound.
-
     """
     receiver = TcpReceiver(settings, feed, metrics)
     loop = asyncio.get_running_loop()

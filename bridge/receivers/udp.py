@@ -136,7 +136,6 @@ async def open_udp(
 
     Raises:
         PortInUse: the address cannot be bound.
-
     """
     loop = asyncio.get_running_loop()
     try:

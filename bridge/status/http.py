@@ -72,7 +72,6 @@ async def open_status(
 
     Raises:
         PortInUse: the address cannot be bound.
-
     """
     pages = _Pages(health, metrics)
     app = web.Application(middlewares=[_guard(settings)])

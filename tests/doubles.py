@@ -1,0 +1,146 @@
+"""Doubles of the ports: small, scripted, and strict about the promises of `bridge/ports.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from bridge.core.claim import size
+from bridge.errors import BridgeError, MessageRefused
+from bridge.model import Group, Kind, Message, Run
+
+__all__ = ["MemoryJournal", "ScriptedSink"]
+
+
+class MemoryJournal:
+    """A journal in memory. Each write takes the next error of `refusals`, if there is one."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+        self.positions: dict[str, int] = {}
+        self.states: dict[str, bytes] = {}
+        self.refusals: deque[BridgeError] = deque()
+        self.attempts: list[tuple[Run, ...]] = []
+        self.open = asyncio.Event()
+        """Cleared, a write does not end."""
+        self.open.set()
+        self._grown = asyncio.Event()
+
+    @property
+    def head(self) -> int:
+        return self.groups[-1].last if self.groups else 0
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+    def put(self, group: Group) -> None:
+        self.groups.append(group)
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    def position(self, reader: str) -> int:
+        return self.positions.get(reader, 0)
+
+    def state(self, reader: str) -> bytes | None:
+        return self.states.get(reader)
+
+    def checkpoint(self, reader: str, seq: int) -> None:
+        assert self.position(reader) <= seq <= self.head
+        self.positions[reader] = seq
+
+    async def wait(self, after: int) -> None:
+        while self.head <= after:
+            await self._grown.wait()
+
+    async def read(self, after: int, max_bytes: int) -> list[Group]:
+        found: list[Group] = []
+        size = 0
+        for group in self.groups:
+            if group.last <= after:
+                continue
+            size += sum(len(run.frames) for run in group.runs)
+            if found and size > max_bytes:
+                break
+            found.append(group)
+        return found
+
+    async def append(self, runs: Sequence[Run]) -> int:
+        self.attempts.append(tuple(runs))
+        # As the real one: whoever waits may be cancelled, the commit may not.
+        return await asyncio.shield(asyncio.ensure_future(self._write(runs)))
+
+    async def advance(self, reader: str, seq: int, state: bytes, runs: Sequence[Run]) -> None:
+        self.attempts.append(tuple(runs))
+        await self._write(runs)
+        self.checkpoint(reader, seq)
+        self.states[reader] = state
+
+    async def _write(self, runs: Sequence[Run]) -> int:
+        await self.open.wait()
+        if self.refusals:
+            raise self.refusals.popleft()
+        if runs:
+            count = sum(run.records for run in runs)
+            self.put(Group(self.head + 1, self.head + count, tuple(runs)))
+        return self.head
+
+
+class ScriptedSink:
+    """A broker. Each opening and each sending takes the next error of its script, if any."""
+
+    def __init__(self, name: str = "scripted", broker_bytes: int = 1_000_000) -> None:
+        self._name = name
+        self._limit = 0
+        self.broker_bytes = broker_bytes
+        """What the broker takes just now; the sink learns of it when it is opened."""
+        self.openings: deque[BridgeError | None] = deque()
+        self.sendings: deque[BridgeError | None] = deque()
+        self.refused_ids: set[str] = set()
+        self.answers = asyncio.Event()
+        """Cleared, a sending is not acknowledged."""
+        self.answers.set()
+        self.opened = 0
+        self.is_open = False
+        self.sent = 0
+        """Messages handed to it, acknowledged or not."""
+        self.acknowledged: list[Message] = []
+        self.aside: dict[str, bytes] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def limit(self, kind: Kind) -> int:
+        return self._limit
+
+    async def open(self) -> None:
+        assert not self.is_open, "opened twice"
+        error = self.openings.popleft() if self.openings else None
+        if error is not None:
+            raise error
+        self.opened += 1
+        self.is_open = True
+        self._limit = self.broker_bytes
+
+    async def publish(self, messages: Sequence[Message]) -> int:
+        assert self.is_open, "sent to a closed sink"
+        self.sent += len(messages)
+        await self.answers.wait()
+        error = self.sendings.popleft() if self.sendings else None
+        if error is not None:
+            raise error
+        for place, message in enumerate(messages):
+            if message.id in self.refused_ids or size(message) > self.broker_bytes:
+                raise MessageRefused(place, f"scripted refusal of {message.id}")
+            self.acknowledged.append(message)
+        return 0
+
+    async def set_aside(self, message: Message) -> str:
+        assert self.is_open, "stored in a closed sink"
+        self.aside[message.id] = message.data
+        return f"double:{message.id}"
+
+    async def close(self) -> None:
+        self.is_open = False
