@@ -107,12 +107,12 @@ class Metrics:
 
     def published(self, sink: str, messages: Sequence[Message], duplicates: int) -> None:
         """A batch was acknowledged."""
-        kinds = Counts([message.constants.kind for message in messages])
+        kinds = Counts([message.layout.kind for message in messages])
         for kind, count in kinds.items():
             self._published.labels(sink, kind.value).inc(count)
             if kind.value == "dead-letter":
                 for message in messages:
-                    if message.constants.kind is kind:
+                    if message.layout.kind is kind:
                         self._dead_letters.labels(sink, message.token).inc()
         if duplicates:
             self._duplicates.labels(sink).inc(duplicates)

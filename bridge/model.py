@@ -5,11 +5,11 @@ They are tuples, not dataclasses: one of each is made per event on the hot path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-__all__ = ["Constants", "Group", "Kind", "Message", "Record", "RecordType", "Run"]
+__all__ = ["Group", "Kind", "Layout", "Message", "Record", "RecordType", "Run"]
 
 
 class Kind(StrEnum):
@@ -73,11 +73,15 @@ class Record(NamedTuple):
     run: Run
 
 
-class Constants(NamedTuple):
-    """Attributes shared by every message of one kind, encoded once by each sink."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What many messages have in common: each sink encodes it once, and finds it by identity."""
 
     kind: Kind
-    attributes: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, str], ...]
+    """CloudEvents attributes that are the same in every one of them."""
+    names: tuple[str, ...]
+    """Names of the attributes that differ, in the order of `Message.values`."""
 
 
 class Message(NamedTuple):
@@ -89,17 +93,17 @@ class Message(NamedTuple):
     key: str | None
     token: str
     """Last part of the NATS subject, or empty."""
-    constants: Constants
-    varying: tuple[tuple[str, str], ...]
-    """Attributes of this message alone, beside `constants`."""
+    layout: Layout
+    values: tuple[str, ...]
     data: bytes
 
     @property
     def kind(self) -> Kind:
         """The kind, as the routes know it."""
-        return self.constants.kind
+        return self.layout.kind
 
     @property
-    def attributes(self) -> Mapping[str, str]:
+    def attributes(self) -> dict[str, str]:
         """All CloudEvents attributes by name."""
-        return dict(self.constants.attributes + self.varying)
+        layout = self.layout
+        return dict(layout.constants) | dict(zip(layout.names, self.values, strict=True))

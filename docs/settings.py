@@ -97,27 +97,25 @@ def readme_with_table(text: str, table: str) -> str:
     return f"{before}{START}\n{table}\n{END}{after}"
 
 
-def _wanted(root: Path, settings: list[Setting]) -> dict[str, str]:
-    """Return what each file should hold."""
-    readme = (root / README).read_text(encoding="utf-8")
-    return {
-        ENV_EXAMPLE: env_example(settings),
-        README: readme_with_table(readme, readme_table(settings)),
-    }
-
-
-def stale(root: Path = ROOT) -> list[str]:
-    """Return the files that say something else than the code.
+def stale(root: Path = ROOT) -> Iterator[tuple[str, str]]:
+    """Yield each file that says something else than the code, with what it should say.
 
     Raises:
-        MarkersMissing: README has no place for the table.
+        MarkersMissing: README has no place for the table; the other file was yielded by then.
 
     """
-    return [
-        name
-        for name, text in _wanted(root, settings_list()).items()
-        if not (root / name).is_file() or (root / name).read_text(encoding="utf-8") != text
-    ]
+    settings = settings_list()
+    example = env_example(settings)
+    if not (root / ENV_EXAMPLE).is_file() or _read(root / ENV_EXAMPLE) != example:
+        yield ENV_EXAMPLE, example
+    readme = _read(root / README)
+    filled = readme_with_table(readme, readme_table(settings))
+    if readme != filled:
+        yield README, filled
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
@@ -125,20 +123,19 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     if arguments not in ([], ["--check"]):
         print("usage: python docs/settings.py [--check]", file=sys.stderr)
         return 64
+    found = 0
     try:
-        files = stale(root)
-        if arguments:
-            for name in files:
+        for name, text in stale(root):
+            if arguments:
                 print(f"{name} is stale; run: make docs", file=sys.stderr)
-            return 1 if files else 0
-        wanted = _wanted(root, settings_list())
-        for name in files:
-            (root / name).write_text(wanted[name], encoding="utf-8")
-            print(f"written: {name}")
+                found = 1
+            else:
+                (root / name).write_text(text, encoding="utf-8")
+                print(f"written: {name}")
     except (MarkersMissing, OSError) as error:
         print(f"docs/settings.py: {error}", file=sys.stderr)
         return 1
-    return 0
+    return found
 
 
 if __name__ == "__main__":

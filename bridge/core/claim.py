@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 
-from bridge.model import Message
+from bridge.model import Layout, Message
 
 __all__ = ["claim_check", "size"]
 
 _ATTRIBUTE_BYTES = 2_048
 """More than the attributes of any message take: hashes, heights and names are bounded."""
+
+_NAMES = ("dataref", "datasize", "datasha256")
 
 
 def size(message: Message) -> int:
@@ -23,9 +25,10 @@ def size(message: Message) -> int:
 
 def claim_check(message: Message, reference: str) -> Message:
     """Return what is published in place of `message`, whose data is stored at `reference`."""
-    found = (
-        ("dataref", reference),
-        ("datasize", str(len(message.data))),
-        ("datasha256", hashlib.sha256(message.data).hexdigest()),
+    layout = message.layout
+    found = (reference, str(len(message.data)), hashlib.sha256(message.data).hexdigest())
+    return message._replace(
+        layout=Layout(layout.kind, layout.constants, layout.names + _NAMES),
+        values=message.values + found,
+        data=b"",
     )
-    return message._replace(varying=message.varying + found, data=b"")

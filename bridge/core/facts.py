@@ -13,24 +13,22 @@ from typing import Any, NamedTuple
 from bridge.model import Kind
 from bridge.pb.eventmessages.factomEvents_pb2 import EntityState
 
-__all__ = ["FACTS", "Facts"]
+__all__ = ["FACTS", "Facts", "Reading"]
 
-Pairs = tuple[tuple[str, str], ...]
-
-
-class Facts(NamedTuple):
-    """The key (None: one partition), the CloudEvents subject, the event's own time, and more."""
-
-    key: str | None
-    subject: str
-    seconds: int = 0
-    """Of the event's own time since 1970; 0 where it has none."""
-    nanos: int = 0
-    token: str = ""
-    extensions: Pairs = ()
+Facts = tuple[str | None, str, int, int, str, tuple[str, ...]]
+"""Key (None: one partition); CloudEvents subject; seconds and nanoseconds of the event's own time,
+0 where it has none; last part of the NATS subject; values of the extensions."""
 
 
-_STATES = {number: (("entitystate", name),) for name, number in EntityState.items()}
+class Reading(NamedTuple):
+    """How the facts of one kind are read from its message."""
+
+    extensions: tuple[str, ...]
+    """Names of the CloudEvents extensions that the kind has beside those that all have."""
+    read: Callable[[Any], Facts]
+
+
+_STATES = {number: (name,) for name, number in EntityState.items()}
 
 
 def _hex(hash_: bytes) -> str:
@@ -38,42 +36,37 @@ def _hex(hash_: bytes) -> str:
     return hash_[:64].hex()
 
 
-def _state(number: int) -> Pairs:
-    return _STATES.get(number) or (("entitystate", str(number)),)
+def _state(number: int) -> tuple[str]:
+    return _STATES.get(number) or (str(number),)
 
 
 def _chain_commit(member: Any) -> Facts:
-    key = _hex(member.chainIDHash)
-    at = member.timestamp
-    return Facts(key, key, at.seconds, at.nanos, "", _state(member.entityState))
+    key, at = _hex(member.chainIDHash), member.timestamp
+    return key, key, at.seconds, at.nanos, "", _state(member.entityState)
 
 
 def _entry_commit(member: Any) -> Facts:
-    key = _hex(member.entryHash)
-    at = member.timestamp
-    return Facts(key, key, at.seconds, at.nanos, "", _state(member.entityState))
+    key, at = _hex(member.entryHash), member.timestamp
+    return key, key, at.seconds, at.nanos, "", _state(member.entityState)
 
 
 def _entry_reveal(member: Any) -> Facts:
-    chain = _hex(member.entry.chainID)
-    at = member.timestamp
-    nanos = at.nanos * 1000 if at.nanos < 1_000_000 else at.nanos
-    return Facts(
-        chain, chain, at.seconds, nanos, chain, (*_state(member.entityState), ("chainid", chain))
-    )
+    chain, at = _hex(member.entry.chainID), member.timestamp
+    nanos = at.nanos
+    if nanos < 1_000_000:
+        nanos *= 1000
+    return chain, chain, at.seconds, nanos, chain, (*_state(member.entityState), chain)
 
 
 def _state_change(member: Any) -> Facts:
     key = _hex(member.entityHash)
-    return Facts(key, key, extensions=_state(member.entityState))
+    return key, key, 0, 0, "", _state(member.entityState)
 
 
 def _directory_block_commit(member: Any) -> Facts:
     header = member.directoryBlock.header
-    height = str(header.blockHeight)
-    at = header.timestamp
-    extensions = (("blockheight", height), ("blockdetail", _detail(member)))
-    return Facts(None, height, at.seconds, at.nanos, "", extensions)
+    height, at = str(header.blockHeight), header.timestamp
+    return None, height, at.seconds, at.nanos, "", (height, _detail(member))
 
 
 def _detail(member: Any) -> str:
@@ -86,9 +79,8 @@ def _detail(member: Any) -> str:
 
 
 def _directory_block_anchor(member: Any) -> Facts:
-    height = str(member.blockHeight)
-    at = member.timestamp
-    return Facts(height, height, at.seconds, at.nanos, "", (("blockheight", height),))
+    height, at = str(member.blockHeight), member.timestamp
+    return height, height, at.seconds, at.nanos, "", (height,)
 
 
 def _process_list_event(member: Any) -> Facts:
@@ -96,35 +88,38 @@ def _process_list_event(member: Any) -> Facts:
         height = str(member.newMinuteEvent.blockHeight)
     else:
         height = str(member.newBlockEvent.newBlockHeight)
-    return Facts(None, height, extensions=(("blockheight", height),))
+    return None, height, 0, 0, "", (height,)
 
 
 def _gap_alert(member: Any) -> Facts:
     at = member.changed_at
     status = member.Status.Name(member.status).removeprefix("STATUS_").lower()
-    return Facts(member.gap_id, member.gap_id, at.seconds, at.nanos, status)
+    return member.gap_id, member.gap_id, at.seconds, at.nanos, status, ()
 
 
 def _block_receipt(member: Any) -> Facts:
     height = str(member.height)
-    return Facts(height, height, extensions=(("blockheight", height),))
+    return height, height, 0, 0, "", (height,)
 
 
 def _dead_letter(member: Any) -> Facts:
     at = member.received_at
-    return Facts(member.reason, member.reason, at.seconds, at.nanos, member.reason)
+    return member.reason, member.reason, at.seconds, at.nanos, member.reason, ()
 
 
-FACTS: dict[Kind, Callable[[Any], Facts]] = {
-    Kind.CHAIN_COMMIT: _chain_commit,
-    Kind.ENTRY_COMMIT: _entry_commit,
-    Kind.ENTRY_REVEAL: _entry_reveal,
-    Kind.STATE_CHANGE: _state_change,
-    Kind.DIRECTORY_BLOCK_COMMIT: _directory_block_commit,
-    Kind.DIRECTORY_BLOCK_ANCHOR: _directory_block_anchor,
-    Kind.PROCESS_LIST_EVENT: _process_list_event,
-    Kind.GAP_ALERT: _gap_alert,
-    Kind.BLOCK_RECEIPT: _block_receipt,
-    Kind.DEAD_LETTER: _dead_letter,
+_STATE, _HEIGHT = ("entitystate",), ("blockheight",)
+FACTS: dict[Kind, Reading] = {
+    Kind.CHAIN_COMMIT: Reading(_STATE, _chain_commit),
+    Kind.ENTRY_COMMIT: Reading(_STATE, _entry_commit),
+    Kind.ENTRY_REVEAL: Reading((*_STATE, "chainid"), _entry_reveal),
+    Kind.STATE_CHANGE: Reading(_STATE, _state_change),
+    Kind.DIRECTORY_BLOCK_COMMIT: Reading((*_HEIGHT, "blockdetail"), _directory_block_commit),
+    Kind.DIRECTORY_BLOCK_ANCHOR: Reading(_HEIGHT, _directory_block_anchor),
+    Kind.PROCESS_LIST_EVENT: Reading(_HEIGHT, _process_list_event),
+    # A node message says nothing of itself: its key is the node that said it (`render`).
+    Kind.NODE_MESSAGE: Reading((), lambda _: ("", "", 0, 0, "", ())),
+    Kind.GAP_ALERT: Reading((), _gap_alert),
+    Kind.BLOCK_RECEIPT: Reading(_HEIGHT, _block_receipt),
+    Kind.DEAD_LETTER: Reading((), _dead_letter),
 }
-"""How to read each kind. A node message's facts are its node's identity: see `render`."""
+"""How to read each kind."""

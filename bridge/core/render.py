@@ -11,18 +11,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.core.asjson import JsonWriter, rfc3339
 from bridge.core.decode import decode
-from bridge.core.facts import FACTS, Facts, Pairs
-from bridge.core.groups import records
+from bridge.core.facts import FACTS
+from bridge.core.framing import split_frames
 from bridge.core.routing import ChainFilter, Routes
 from bridge.errors import DecodeError
-from bridge.model import Constants, Group, Kind, Message, Record, RecordType, Run
+from bridge.model import Group, Kind, Layout, Message, RecordType, Run
 from bridge.pb.bridge.v1.block_receipt_pb2 import BlockReceipt
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
@@ -33,6 +32,9 @@ __all__ = ["MESSAGE_TYPES", "Format", "Rendered", "Renderer"]
 
 LETTER_BYTES = 65_536
 """A dead letter holds a payload up to this size; of a larger one it holds a reference."""
+
+_MOST_ORIGINS = 1_000
+"""Nodes whose attributes are kept ready. More than any network has; forged ones are not kept."""
 
 Format = Literal["json", "protobuf"]
 _CONTENT_TYPES: dict[Format, str] = {
@@ -66,6 +68,16 @@ class Rendered(NamedTuple):
     left_out: Counter[str]
 
 
+class _Origin:
+    """What the envelope says, as attributes: made once per node and source."""
+
+    def __init__(self, attributes: dict[str, str]) -> None:
+        self.names = tuple(attributes)
+        self.values = tuple(attributes.values())
+        self.layouts: dict[Kind, Layout] = {}
+        """Of messages that have a subject: all but made-up ones."""
+
+
 class Renderer:
     """Renders records for one network, in one format.
 
@@ -82,40 +94,38 @@ class Renderer:
         format: Format = "json",
         json_bytes: Literal["hex", "base64"] = "hex",
     ) -> None:
+        self._source = f"/factom/{network}"
         self._epoch = epoch
         self._off = routes.off
         self._chains = chains
+        self._content_type = _CONTENT_TYPES[format]
         self._json = JsonWriter(json_bytes) if format == "json" else None
-        self._constants = {
-            kind: Constants(
-                kind,
-                (
-                    ("specversion", "1.0"),
-                    ("source", f"/factom/{network}"),
-                    ("type", f"com.factom.livefeed.{kind}.v1"),
-                    ("datacontenttype", _CONTENT_TYPES[format]),
-                    ("dataschema", f"urn:factom-bridge:{message.DESCRIPTOR.full_name}:v1"),
-                ),
-            )
-            for kind, message in MESSAGE_TYPES.items()
-        }
         self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
+        self._origins: dict[tuple[int, bytes], _Origin] = {}
+        self._bridge = _Origin({})
 
     def render(self, group: Group) -> Rendered:
         """Return `group` as messages."""
         messages: list[Message] = []
         left_out: Counter[str] = Counter()
+        seq = group.first
         if group.damaged:
-            sentence = f"records {group.first} to {group.last}: {group.damaged}"
-            lost = Record(group.first, RecordType.FEED, b"", Run("bridge", 0, 0, b""))
-            messages.append(self._dead_letter(lost, "journal-damaged", sentence))
-        for record in records(group):
-            try:
-                message = self._render(record, left_out)
-            except DecodeError as error:
-                message = self._dead_letter(record, error.reason, str(error))
-            if message is not None:
-                messages.append(message)
+            sentence = f"records {seq} to {group.last}: {group.damaged}"
+            run = Run("bridge", 0, 0, b"")
+            messages.append(self._dead_letter(seq, b"", run, "journal-damaged", sentence))
+        for run in group.runs:
+            received = _received(run.received_ns)
+            for type_, payload in split_frames(run.frames):
+                try:
+                    if type_ == RecordType.FEED:
+                        message = self._event(seq, payload, run, received, left_out)
+                    else:
+                        message = self._bridges_own(seq, type_, payload, run, left_out)
+                except DecodeError as error:
+                    message = self._dead_letter(seq, payload, run, error.reason, str(error))
+                if message is not None:
+                    messages.append(message)
+                seq += 1
         return Rendered(group.first, group.last, messages, left_out)
 
     def refused(self, message: Message, sink: str, error: str) -> Message:
@@ -134,20 +144,10 @@ class Renderer:
         )
         return self._own(Kind.DEAD_LETTER, letter, message.seq, message.id.encode(), 0)
 
-    def _render(self, record: Record, left_out: Counter[str]) -> Message | None:
-        if record.type == RecordType.OWN:
-            name, _, data = record.payload.partition(b"\0")
-            kind = Kind(name.decode())
-            if kind in self._off:
-                left_out["switched-off"] += 1
-                return None
-            member = MESSAGE_TYPES[kind].FromString(data)
-            return self._own(kind, member, record.seq, b"", record.run.received_ns)
-        if record.type == RecordType.FRAMING:
-            reason, _, sample = record.payload.partition(b"\0")
-            sentence = "bytes on the feed's port are no frame; the connection was closed"
-            return self._dead_letter(record._replace(payload=sample), reason.decode(), sentence)
-        event = decode(record.payload)
+    def _event(
+        self, seq: int, payload: bytes, run: Run, received: str, left_out: Counter[str]
+    ) -> Message | None:
+        event = decode(payload)
         if event is None:
             left_out["empty"] += 1
             return None
@@ -158,82 +158,112 @@ class Renderer:
         if not self._chains.passes(kind, member):
             left_out["other-chain"] += 1
             return None
-        node = identity[:64].hex()
-        extra: Pairs = (("nodeidentity", node),) if node else ()
-        origin = _ORIGINS.get(source)
-        if origin is not None:
-            extra += (("origin", origin),)
-        received_ns = record.run.received_ns
-        if kind is Kind.NODE_MESSAGE:
-            # The same words recur: who said them, and when they came, make them one event.
-            salt = identity + received_ns.to_bytes(8, "big")
-            facts = Facts(node or "unknown", node or "unknown")
-        else:
-            salt = b""
-            facts = FACTS[kind](member)
-        return self._message(kind, member, data, facts, record.seq, salt, received_ns, extra)
+        origin = self._origins.get((source, identity)) or self._origin(source, identity)
+        if kind is not Kind.NODE_MESSAGE:
+            return self._message(kind, member, data, seq, b"", received, origin)
+        # The same words recur: who said them, and when they came, make them one event.
+        salt = identity + run.received_ns.to_bytes(8, "big")
+        return self._message(kind, member, data, seq, salt, received, origin, identity[:64].hex())
 
-    def _dead_letter(self, record: Record, reason: str, sentence: str) -> Message:
-        payload = record.payload
+    def _origin(self, source: int, identity: bytes) -> _Origin:
+        found: dict[str, str] = {}
+        if identity:
+            found["nodeidentity"] = identity[:64].hex()
+        if source in _ORIGINS:
+            found["origin"] = _ORIGINS[source]
+        origin = _Origin(found)
+        if len(self._origins) < _MOST_ORIGINS:
+            self._origins[source, identity] = origin
+        return origin
+
+    def _bridges_own(
+        self, seq: int, type_: int, payload: bytes, run: Run, left_out: Counter[str]
+    ) -> Message | None:
+        name, _, data = payload.partition(b"\0")
+        if type_ == RecordType.FRAMING:
+            sentence = "bytes on the feed's port are no frame; the connection was closed"
+            return self._dead_letter(seq, data, run, name.decode(), sentence)
+        kind = Kind(name.decode())
+        if kind in self._off:
+            left_out["switched-off"] += 1
+            return None
+        return self._own(kind, MESSAGE_TYPES[kind].FromString(data), seq, b"", run.received_ns)
+
+    def _dead_letter(
+        self, seq: int, payload: bytes, run: Run, reason: str, sentence: str
+    ) -> Message:
         digest = hashlib.sha256(payload).digest()
         small = len(payload) <= LETTER_BYTES
         letter = DeadLetter(
             reason=reason,
             sentence=sentence,
-            seq=record.seq,
-            peer=record.run.peer.partition("/")[0],
+            seq=seq,
+            peer=run.peer.partition("/")[0],
             payload=payload if small else b"",
             payload_size=len(payload),
             payload_sha256=digest,
-            payload_reference="" if small else f"journal:{self._epoch}/{record.seq}",
+            payload_reference="" if small else f"journal:{self._epoch}/{seq}",
         )
-        received_ns = record.run.received_ns
+        received_ns = run.received_ns
         if received_ns:
             seconds, nanos = divmod(received_ns, 1_000_000_000)
             letter.received_at.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
         salt = reason.encode() + digest + received_ns.to_bytes(8, "big")
-        return self._own(Kind.DEAD_LETTER, letter, record.seq, salt, received_ns)
+        return self._own(Kind.DEAD_LETTER, letter, seq, salt, received_ns)
 
     def _own(self, kind: Kind, member: Any, seq: int, salt: bytes, received_ns: int) -> Message:
         data = member.SerializeToString(deterministic=True)
-        facts = FACTS[kind](member)
-        return self._message(kind, member, data, facts, seq, salt, received_ns, ())
+        return self._message(kind, member, data, seq, salt, _received(received_ns), self._bridge)
 
     def _message(
         self,
         kind: Kind,
         member: Any,
         data: bytes,
-        facts: Facts,
         seq: int,
         salt: bytes,
-        received_ns: int,
-        extra: Pairs,
+        received: str,
+        origin: _Origin,
+        node: str = "",
     ) -> Message:
-        key, subject, seconds, nanos, token, extensions = facts
+        key, subject, seconds, nanos, token, extensions = FACTS[kind].read(member)
+        if node:
+            key = subject = node
         digest = self._salts[kind].copy()
         # A dead letter tells its place, which is no content: its salt alone is hashed.
         digest.update(salt if kind is Kind.DEAD_LETTER else data + salt)
         id_ = digest.hexdigest()[:32]
-        received = _received(received_ns)
-        at = rfc3339(seconds, nanos) if seconds else None
-        varying = (
-            ("id", id_),
-            ("subject", subject),
-            ("time", at or received),
-            ("sequence", f"{seq:020d}"),
-            ("recordedtime", received),
-            *extensions,
-            *extra,
-        )
-        if key is not None:
-            varying += (("partitionkey", key),)
+        time = (rfc3339(seconds, nanos) if seconds else None) or received
+        number = f"{seq:020d}"
+        if not subject:
+            key = None
+            values: tuple[str, ...] = (id_, time, number, received, *extensions, *origin.values)
+            layout = self._layout(kind, origin, ())
+        else:
+            if key is None:
+                values = (id_, time, number, received, subject, *extensions, *origin.values)
+            else:
+                values = (id_, time, number, received, subject, key, *extensions, *origin.values)
+            found = origin.layouts.get(kind)
+            if found is None:
+                named = ("subject",) if key is None else ("subject", "partitionkey")
+                found = origin.layouts[kind] = self._layout(kind, origin, named)
+            layout = found
         body = data if self._json is None else self._json.write(member)
-        return Message(seq, id_, key, token, self._constants[kind], varying, body)
+        return Message(seq, id_, key, token, layout, values, body)
+
+    def _layout(self, kind: Kind, origin: _Origin, named: tuple[str, ...]) -> Layout:
+        names = ("id", "time", "sequence", "recordedtime", *named)
+        constants = (
+            ("specversion", "1.0"),
+            ("source", self._source),
+            ("type", f"com.factom.livefeed.{kind}.v1"),
+            ("datacontenttype", self._content_type),
+            ("dataschema", f"urn:factom-bridge:{MESSAGE_TYPES[kind].DESCRIPTOR.full_name}:v1"),
+        )
+        return Layout(kind, constants, names + FACTS[kind].extensions + origin.names)
 
 
-@lru_cache(maxsize=64)
 def _received(received_ns: int) -> str:
-    """The runs of one read share their time, to the microsecond."""
     seconds, nanos = divmod(received_ns, 1_000_000_000)
     return rfc3339(seconds, nanos // 1000 * 1000) or "1970-01-01T00:00:00Z"

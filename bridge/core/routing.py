@@ -25,7 +25,7 @@ class Routes:
 
     def subject(self, message: Message) -> str:
         """Return the NATS subject of `message`."""
-        name = self.topics[message.constants.kind]
+        name = self.topics[message.layout.kind]
         return f"{name}.{message.token}" if message.token else name
 
 

@@ -23,7 +23,7 @@ from aiokafka.partitioner import murmur2
 from bridge import log
 from bridge.core.routing import SINGLE_PARTITION, Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Constants, Kind, Message
+from bridge.model import Kind, Layout, Message
 from bridge.settings import KafkaSettings
 
 __all__ = ["KafkaSink"]
@@ -31,6 +31,7 @@ __all__ = ["KafkaSink"]
 _log = log.get("kafka")
 _CLOSE_SECONDS = 2
 _CHUNK_HEADROOM = 4_096
+_MOST_LAYOUTS = 1_000
 _COMPACTED = frozenset({Kind.GAP_ALERT})
 
 _REFUSALS = (
@@ -76,8 +77,7 @@ class KafkaSink:
         self._epoch = epoch.encode()
         self._producer: AIOKafkaProducer | None = None
         self._topics: dict[str, _Topic] = {}
-        self._constant: dict[Kind, HeaderList] = {}
-        self._names: dict[str, str] = {}
+        self._prepared: dict[Layout, tuple[HeaderList, list[str]]] = {}
         self._large = f"{routes.prefix}.large"
         """Topic of the data of messages that are too large for theirs."""
 
@@ -267,7 +267,7 @@ class KafkaSink:
         parts: dict[tuple[str, int], list[tuple[int, Message]]] = {}
         for item in items:
             message = item[1]
-            topic = topics[message.constants.kind]
+            topic = topics[message.layout.kind]
             count = known[topic].partitions
             partition = 0 if count == 1 or message.key is None else _partition(message.key, count)
             place = (topic, partition)
@@ -298,22 +298,22 @@ class KafkaSink:
         return built
 
     def _headers(self, message: Message) -> HeaderList:
-        constant = self._constant.get(message.constants.kind)
-        if constant is None:
-            constant = self._constant_headers(message.constants)
-            self._constant[message.constants.kind] = constant
-        return [
-            *constant,
-            ("bridge-seq", b"%d" % message.seq),
-            *[("ce_" + name, value.encode()) for name, value in message.varying],
-        ]
+        prepared = self._prepared.get(message.layout)
+        if prepared is None:
+            prepared = self._prepare(message.layout)
+        constant, names = prepared
+        values = [b"%d" % message.seq, *map(str.encode, message.values)]
+        return [*constant, *zip(names, values, strict=True)]
 
-    def _constant_headers(self, constants: Constants) -> HeaderList:
-        headers = [("bridge-epoch", self._epoch)]
-        for name, value in constants.attributes:
+    def _prepare(self, layout: Layout) -> tuple[HeaderList, list[str]]:
+        constant = [("bridge-epoch", self._epoch)]
+        for name, value in layout.constants:
             header = "content-type" if name == "datacontenttype" else f"ce_{name}"
-            headers.append((header, value.encode()))
-        return headers
+            constant.append((header, value.encode()))
+        prepared = constant, ["bridge-seq", *[f"ce_{name}" for name in layout.names]]
+        if len(self._prepared) < _MOST_LAYOUTS:
+            self._prepared[layout] = prepared
+        return prepared
 
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes in chunks to a topic beside the others."""

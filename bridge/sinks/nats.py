@@ -31,7 +31,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from bridge import log
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Constants, Kind, Message
+from bridge.model import Kind, Layout, Message
 from bridge.settings import NatsSettings
 
 __all__ = ["NatsSink"]
@@ -45,6 +45,7 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _WINDOW = 256
 _KNOWN_IDS = 50_000
 _CLOSE_SECONDS = 2
+_MOST_LAYOUTS = 1_000
 
 # Codes of the server's errors (nats-server 2.12, `server/errors.json`).
 _DUPLICATE_IN_BATCH = 10201
@@ -52,7 +53,16 @@ _TOO_LARGE = 10054
 _NO_SUCH_STREAM = {10059, 10060}
 _FULL = {10023, 10047, 10077}
 
-Headers = dict[str, str]
+_NOBODY = {"err_code": 503, "description": "JetStream does not answer"}
+
+
+class _Answers:
+    """The server's answers to one exchange, by their number."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.found: dict[str, dict[str, Any]] = {}
+        self.complete = asyncio.Event()
 
 
 class NatsSink:
@@ -71,7 +81,11 @@ class NatsSink:
         self._atomic = False
         self._batches = 0
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._constant: dict[Kind, Headers] = {}
+        self._templates: dict[Layout, str] = {}
+        self._inbox = ""
+        self._exchanges = 0
+        self._expected = ""
+        self._answers = _Answers(0)
 
     def limit(self, kind: Kind) -> int:
         """See `ports.Sink`: one limit for all kinds, the server's or the stream's."""
@@ -108,6 +122,8 @@ class NatsSink:
             self._client = client
             self._jetstream = client.jetstream(timeout=settings.timeout_seconds)
             await self._ensure_stream(client, self._jetstream)
+            self._inbox = client.new_inbox() + "."
+            await client.subscribe(f"{self._inbox}*.*", cb=self._answered)
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             _map(error)
 
@@ -208,85 +224,78 @@ class NatsSink:
         return duplicates
 
     async def _send_one(self, position: int, message: Message) -> int:
-        answer = await self._ask(
-            self._routes.subject(message), message.data, self._headers(message)
-        )
-        if "error" in answer:
-            self._refused(answer["error"], position)
-        return int(bool(answer.get("duplicate")))
+        answers = await self._exchange([(position, message)])
+        if "error" in answers[0]:
+            self._refused(answers[0]["error"], position)
+        return int(bool(answers[0].get("duplicate")))
 
     async def _send_atomic(self, batch: list[tuple[int, Message]]) -> bool:
         """Send `batch` whole; return False if the stream knows one of its ids."""
-        client = self._connected()
         self._batches += 1
-        name = f"{self._epoch}-{batch[0][1].seq}-{self._batches}"
-        last = len(batch)
-        subject, publish = self._routes.subject, client.publish
-        answer: Any = {}
-        for number, (_, message) in enumerate(batch, 1):
-            headers = self._headers(message)
-            headers["Nats-Batch-Id"] = name
-            headers["Nats-Batch-Sequence"] = str(number)
-            if number < last:
-                await publish(subject(message), message.data, headers=headers)
-            else:
-                headers["Nats-Batch-Commit"] = "1"
-                answer = await self._ask(subject(message), message.data, headers)
+        answer = (await self._exchange(batch, f"{self._epoch}-{self._batches}"))[0]
         error = answer.get("error")
         if error is None:
             return True
         if error["err_code"] in _FULL | _NO_SUCH_STREAM:
             self._refused(error, batch[0][0])
         # Known ids, and whatever else is wrong with one of them: the halves tell which.
-        _log.debug("batch rejected", size=last, error=error)
+        _log.debug("batch rejected", size=len(batch), error=error)
         return False
 
     async def _send_window(self, batch: list[tuple[int, Message]]) -> int:
         duplicates = 0
         for start in range(0, len(batch), _WINDOW):
             part = batch[start : start + _WINDOW]
-            answers = await self._ask_many(part)
-            for (position, _), answer in zip(part, answers, strict=True):
+            for (position, _), answer in zip(part, await self._exchange(part), strict=True):
                 if "error" in answer:
                     self._refused(answer["error"], position)
                 duplicates += bool(answer.get("duplicate"))
         return duplicates
 
-    async def _ask_many(self, part: list[tuple[int, Message]]) -> list[dict[str, Any]]:
-        """Send `part` and return the answers in its order, counted on one inbox."""
-        client = self._connected()
-        inbox = client.new_inbox()
-        answers: dict[str, dict[str, Any]] = {}
-        complete = asyncio.Event()
+    async def _exchange(
+        self, items: list[tuple[int, Message]], batch: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Send `items` at once, and return the server's answers: one for each, or for the batch."""
+        client = self._client
+        if client is None or not client.is_connected:
+            raise SinkUnavailable("the connection to the NATS server was lost")
+        answers = self._answers = _Answers(1 if batch else len(items))
+        prefix = f"{self._inbox}{self._exchanges}."
+        self._exchanges += 1
+        self._expected = prefix
+        block: list[bytes] = []
+        last = len(items)
+        for number, (_, message) in enumerate(items, 1):
+            data = message.data
+            head = self._head(message)
+            reply = f"{prefix}{number - 1}"
+            if batch is not None:
+                head += f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n"
+                if number == last:
+                    head += "Nats-Batch-Commit: 1\r\n"
+                    reply = f"{prefix}0"
+                else:
+                    reply = ""
+            size = len(head) + 2
+            subject = self._routes.subject(message)
+            start = f"HPUB {subject} {reply} {size} {size + len(data)}\r\n{head}\r\n"
+            block += (start.encode(), data, b"\r\n")
+        # The library's own publishing writes the same bytes, at ten times the cost: it checks
+        # and encodes each header alone. `tests/contract/test_nats_private.py` holds these two.
+        await client._send_command(b"".join(block))  # noqa: SLF001
+        await client._flush_pending()  # noqa: SLF001
+        await self._unless_lost(answers.complete.wait())
+        return [answers.found[str(number)] for number in range(answers.count)]
 
-        async def answered(message: Msg) -> None:
-            answers[message.subject.rpartition(".")[2]] = orjson.loads(message.data or b"{}")
-            if len(answers) == len(part):
-                complete.set()
-
-        subscription = await client.subscribe(f"{inbox}.*", cb=answered)
-        try:
-            for number, (_, message) in enumerate(part):
-                await client.publish(
-                    self._routes.subject(message),
-                    message.data,
-                    reply=f"{inbox}.{number}",
-                    headers=self._headers(message),
-                )
-            await self._unless_lost(complete.wait())
-        finally:
-            if not client.is_closed:
-                await subscription.unsubscribe()
-        return [answers[str(number)] for number in range(len(part))]
-
-    async def _ask(self, subject: str, data: bytes, headers: Headers) -> dict[str, Any]:
-        client = self._connected()
-        request = client.request(
-            subject, data, timeout=self._settings.timeout_seconds, headers=headers
-        )
-        answer: Msg = await self._unless_lost(request)
-        found: dict[str, Any] = orjson.loads(answer.data)
-        return found
+    async def _answered(self, message: Msg) -> None:
+        prefix, _, number = message.subject.rpartition(".")
+        if prefix + "." == self._expected:
+            answers = self._answers
+            answers.found[number] = orjson.loads(message.data or b"{}")
+            if message.headers and message.headers.get("Status") == "503":
+                answers.found[number] = {"error": _NOBODY}
+            if len(answers.found) == answers.count:
+                answers.complete.set()
 
     async def _unless_lost(self, waiting: Any) -> Any:
         """Return what `waiting` gives, or fail as soon as the connection is lost."""
@@ -308,12 +317,6 @@ class NatsSink:
             lost.cancel()
             await asyncio.gather(work, lost, return_exceptions=True)
 
-    def _connected(self) -> Client:
-        client = self._client
-        if client is None or not client.is_connected:
-            raise SinkUnavailable("the connection to the NATS server was lost")
-        return client
-
     def _refused(self, error: dict[str, Any], position: int) -> NoReturn:
         code, text = error["err_code"], error.get("description", "")
         if code in _FULL:
@@ -324,24 +327,25 @@ class NatsSink:
             raise MessageRefused(position, f"{text} (JetStream error {code})")
         raise SinkUnavailable(f"JetStream error {code}: {text}")
 
-    def _headers(self, message: Message) -> Headers:
-        headers = self._constant.get(message.constants.kind)
-        if headers is None:
-            headers = self._constant[message.constants.kind] = self._constant_headers(
-                message.constants
-            )
-        headers = dict(headers)
-        headers["Nats-Msg-Id"] = message.id
-        headers["bridge-seq"] = str(message.seq)
-        for name, value in message.varying:
-            headers["ce-" + name] = value if value.isalnum() else _encoded(value)
-        return headers
+    def _head(self, message: Message) -> str:
+        """Return the headers of `message`, each line ended."""
+        template = self._templates.get(message.layout)
+        if template is None:
+            template = self._template(message.layout)
+        return template % (message.id, message.seq, *message.values)
 
-    def _constant_headers(self, constants: Constants) -> Headers:
-        headers = {f"ce-{name}": _encoded(value) for name, value in constants.attributes}
-        headers["Nats-Expected-Stream"] = self._settings.stream
-        headers["bridge-epoch"] = self._epoch
-        return headers
+    def _template(self, layout: Layout) -> str:
+        constant = {f"ce-{name}": _encoded(value) for name, value in layout.constants}
+        constant["Nats-Expected-Stream"] = self._settings.stream
+        constant["bridge-epoch"] = self._epoch
+        lines = [f"{name}: {value}".replace("%", "%%") for name, value in constant.items()]
+        # Hashes, numbers, names and times: none of the values needs the binding's encoding.
+        lines += ["Nats-Msg-Id: %s", "bridge-seq: %d"]
+        lines += [f"ce-{name}: %s" for name in layout.names]
+        template = "\r\n".join(("NATS/1.0", *lines, ""))
+        if len(self._templates) < _MOST_LAYOUTS:
+            self._templates[layout] = template
+        return template
 
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes to an object store beside the stream."""

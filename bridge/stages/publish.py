@@ -179,7 +179,7 @@ class Lane:
     async def _send(self, batch: _Batch) -> None:
         sink, messages = self._sink, batch.messages
         for place, message in enumerate(messages):
-            if size(message) > sink.limit(message.constants.kind):
+            if size(message) > sink.limit(message.layout.kind):
                 messages[place] = await self._set_aside(message)
         start = duplicates = attempts = 0
         while start < len(messages):
@@ -216,7 +216,7 @@ class Lane:
         )
         await self._sink.close()
         await self._sink.open()
-        if message.data and size(message) > self._sink.limit(message.constants.kind):
+        if message.data and size(message) > self._sink.limit(message.layout.kind):
             # The limit was lowered since.
             return await self._set_aside(message)
         if message.kind is Kind.DEAD_LETTER or attempts >= _ATTEMPTS_AT_ONE_MESSAGE:

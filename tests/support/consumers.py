@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import nats
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -129,32 +130,48 @@ async def read_topics(bootstrap: str, prefix: str, **security: Any) -> dict[str,
 
     The topic of parts, `{prefix}.large`, is left out: `fetch_from_kafka` reads it.
     """
+    places = await _places(bootstrap, prefix, security)
+    found: dict[str, list[Read]] = {place.topic: [] for place in places}
+    async with _consumer(bootstrap, security) as consumer:
+        read = await _read_to_end(consumer, places)
+    for place in places:
+        found[place.topic] += read[place]
+    return found
+
+
+async def _places(bootstrap: str, prefix: str, security: Mapping[str, Any]) -> list[Any]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security)
+    await admin.start()
+    try:
+        topics = sorted(
+            topic
+            for topic in await admin.list_topics()
+            if topic.startswith(f"{prefix}.") and topic != f"{prefix}.large"
+        )
+        told = await admin.describe_topics(topics) if topics else []
+    finally:
+        await admin.close()
+    return [
+        TopicPartition(topic["topic"], number)
+        for topic in told
+        for number in range(len(topic["partitions"]))
+    ]
+
+
+@asynccontextmanager
+async def _consumer(bootstrap: str, security: Mapping[str, Any]) -> AsyncIterator[Any]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         group_id=None,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",
         fetch_max_bytes=_LARGE,
         max_partition_fetch_bytes=_LARGE,
         **security,
     )
     await consumer.start()
     try:
-        topics = sorted(
-            topic
-            for topic in await consumer.topics()
-            if topic.startswith(f"{prefix}.") and topic != f"{prefix}.large"
-        )
-        found: dict[str, list[Read]] = {topic: [] for topic in topics}
-        places = [
-            TopicPartition(topic, partition)
-            for topic in topics
-            for partition in sorted(consumer.partitions_for_topic(topic))
-        ]
-        read = await _read_to_end(consumer, places)
-        for place in places:
-            found[place.topic] += read[place]
-        return found
+        yield consumer
     finally:
         await consumer.stop()
 
@@ -204,16 +221,7 @@ async def fetch_from_kafka(bootstrap: str, dataref: str, **security: Any) -> byt
     assert reference.scheme == "kafka", dataref
     _, topic, partition = reference.path.split("/")
     place = TopicPartition(topic, int(partition))
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        group_id=None,
-        enable_auto_commit=False,
-        fetch_max_bytes=_LARGE,
-        max_partition_fetch_bytes=_LARGE,
-        **security,
-    )
-    await consumer.start()
-    try:
+    async with _consumer(bootstrap, security) as consumer:
         consumer.assign([place])
         parts = []
         for offset in parse_qs(reference.query)["offsets"][0].split(","):
@@ -221,6 +229,4 @@ async def fetch_from_kafka(bootstrap: str, dataref: str, **security: Any) -> byt
             record = await consumer.getone(place)
             assert record.offset == int(offset)
             parts.append(record.value)
-        return b"".join(parts)
-    finally:
-        await consumer.stop()
+    return b"".join(parts)

@@ -1,0 +1,426 @@
+"""`journal.sqlite`: what was committed is there, whatever happened since."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from bridge.core.framing import frame
+from bridge.core.groups import records
+from bridge.errors import (
+    AlreadyRunning,
+    BridgeError,
+    StorageDamaged,
+    StorageFull,
+    StorageUnusable,
+)
+from bridge.journal import sqlite
+from bridge.journal.sqlite import Journal, open_journal
+from bridge.metrics import Metrics
+from bridge.model import Group, Run
+from bridge.settings import JournalSettings
+from tests.support.waiting import during, until
+
+EVERYTHING = 1 << 40
+MIB = 1024 * 1024
+
+
+def opened(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Journal]:
+    return open_journal(JournalSettings(dir=folder, **settings), Metrics())
+
+
+def run_of(*payloads: bytes, peer: str = "tcp/1") -> Run:
+    return Run(peer, 5, len(payloads), b"".join(map(frame, payloads)))
+
+
+def numbered(first: int, count: int = 1, size: int = 0) -> Run:
+    return run_of(*(b"%d" % seq + bytes(size) for seq in range(first, first + count)))
+
+
+def held(groups: Iterable[Group]) -> list[tuple[int, bytes]]:
+    return [(r.seq, r.payload.rstrip(b"\0")) for group in groups for r in records(group)]
+
+
+def right(first: int, last: int) -> list[tuple[int, bytes]]:
+    """What `numbered` records `first` to `last` look like when read."""
+    return [(seq, b"%d" % seq) for seq in range(first, last + 1)]
+
+
+async def fill(journal: Journal, count: int, *, size: int = 0) -> None:
+    for _ in range(count):
+        await journal.append([numbered(journal.head + 1, size=size)])
+
+
+# Writing and reading
+
+
+async def test_what_was_appended_is_read_with_its_numbers_peers_and_times(tmp_path: Path) -> None:
+    runs = [run_of(b"1", b"2", peer="tcp/9"), run_of(b"3", peer="udp/1")]
+    async with opened(tmp_path) as journal:
+        assert (journal.head, await journal.read(0, EVERYTHING)) == (0, [])
+        assert await journal.append(runs) == journal.head == 3
+        assert await journal.read(0, EVERYTHING) == [Group(1, 3, tuple(runs))]
+
+
+async def test_reading_goes_on_after_any_record_and_stops_at_the_size_asked(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        for count in (1, 3, 2):
+            await journal.append([numbered(journal.head + 1, count, size=1000)])
+        firsts = {after: [g.first for g in await journal.read(after, 0)] for after in range(7)}
+        assert firsts == {0: [1], 1: [2], 2: [2], 3: [2], 4: [5], 5: [5], 6: []}
+        assert [g.first for g in await journal.read(0, 4100)] == [1, 2]
+        assert held(await journal.read(0, EVERYTHING)) == right(1, 6)
+
+
+async def test_a_large_commit_is_several_groups(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        await journal.append([numbered(seq, size=100_000) for seq in range(1, 11)])
+        groups = await journal.read(0, EVERYTHING)
+        assert len(groups) == 4
+        assert held(groups) == right(1, 10)
+
+
+async def test_waiting_ends_with_the_next_record_and_not_before(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        waiting = asyncio.create_task(journal.wait(1))
+        await fill(journal, 1)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await fill(journal, 1)
+        await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_cancelled_append_is_committed_all_the_same(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        appending = asyncio.create_task(journal.append([numbered(1)]))
+        await asyncio.sleep(0)
+        appending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await appending
+        assert await journal.append([numbered(2)]) == 2
+        assert held(await journal.read(0, EVERYTHING)) == right(1, 2)
+
+
+# Opening anew
+
+
+async def test_records_epoch_checkpoints_and_state_survive_reopening(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        epoch = journal.epoch
+        journal.register(["kafka", "tracker"])
+        await fill(journal, 3)
+        journal.checkpoint("kafka", 2)
+        await journal.advance("tracker", 3, b"state", [numbered(4)])
+    async with opened(tmp_path) as journal:
+        assert (journal.head, journal.epoch) == (4, epoch)
+        assert held(await journal.read(0, EVERYTHING)) == right(1, 4)
+        assert (journal.position("kafka"), journal.position("tracker")) == (2, 3)
+        assert (journal.state("tracker"), journal.state("kafka")) == (b"state", None)
+        assert journal.position("new") == 0
+
+
+async def test_two_journals_have_epochs_of_their_own(tmp_path: Path) -> None:
+    async with opened(tmp_path / "one") as one, opened(tmp_path / "other") as other:
+        assert one.epoch != other.epoch
+
+
+async def test_checkpoints_become_durable_by_a_commit_or_a_flush_and_not_alone(
+    tmp_path: Path,
+) -> None:
+    async def durable() -> dict[str, int]:
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(tmp_path / "journal", copy)
+        async with opened(copy) as other:
+            return {name: other.position(name) for name in ("a", "b")}
+
+    async with opened(tmp_path / "journal") as journal:
+        journal.register(["a", "b"])
+        await fill(journal, 3)
+        journal.checkpoint("a", 1)
+        assert await durable() == {"a": 0, "b": 0}
+        await fill(journal, 1)
+        assert await durable() == {"a": 1, "b": 0}
+        journal.checkpoint("b", 3)
+        await journal.flush()
+        assert await durable() == {"a": 1, "b": 3}
+
+
+async def test_derived_records_state_and_checkpoint_are_one_transaction(tmp_path: Path) -> None:
+    async with opened(tmp_path / "journal") as journal:
+        journal.register(["tracker"])
+        await fill(journal, 2)
+        await journal.advance("tracker", 1, b"one", [])
+        journal._writer.set_authorizer(_no_state)
+        with pytest.raises(BridgeError):
+            await journal.advance("tracker", 2, b"two", [numbered(3)])
+        journal._writer.set_authorizer(None)
+        assert (journal.head, journal.position("tracker")) == (2, 1)
+        assert journal.state("tracker") == b"one"
+        await fill(journal, 1)
+    async with opened(tmp_path / "journal") as journal:
+        assert held(await journal.read(0, EVERYTHING)) == right(1, 3)
+        assert (journal.position("tracker"), journal.state("tracker")) == (1, b"one")
+
+
+def _no_state(action: int, table: str | None, *others: str | None) -> int:
+    writes = action in {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE}
+    return apsw.SQLITE_DENY if writes and table == "readers" else apsw.SQLITE_OK
+
+
+# Trimming
+
+
+async def first_kept(journal: Journal) -> int:
+    return (await journal.read(0, 0))[0].first
+
+
+async def trimmed(journal: Journal) -> int:
+    await journal.flush()
+    while await journal._in(journal._write_thread, journal._trim):
+        pass
+    return await first_kept(journal)
+
+
+async def test_trimming_stays_behind_the_slowest_reader(tmp_path: Path) -> None:
+    async with opened(tmp_path, replay_seconds=0) as journal:
+        journal.register(["a", "b"])
+        await fill(journal, 10)
+        await asyncio.sleep(0.01)
+        for a, b, kept in [(10, 0, 1), (10, 4, 5), (10, 10, 10)]:
+            journal.checkpoint("a", a)
+            journal.checkpoint("b", b)
+            assert await trimmed(journal) == kept
+        assert journal.head == 10
+        await fill(journal, 1)
+        assert held(await journal.read(9, EVERYTHING)) == right(10, 11)
+
+
+async def test_the_numbers_go_on_after_all_was_trimmed_and_reopened(tmp_path: Path) -> None:
+    async with opened(tmp_path, replay_bytes=0) as journal:
+        journal.register(["a"])
+        await fill(journal, 200)
+        journal.checkpoint("a", 200)
+        assert await trimmed(journal) == 200
+    async with opened(tmp_path) as journal:
+        assert journal.head == 200
+        assert await journal.append([numbered(201)]) == 201
+
+
+async def test_a_reader_that_is_gone_holds_nothing_back_and_a_new_one_begins_at_the_oldest(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, replay_bytes=0) as journal:
+        journal.register(["gone", "a"])
+        await fill(journal, 10)
+        journal.checkpoint("a", 7)
+        assert await trimmed(journal) == 1
+    async with opened(tmp_path, replay_bytes=0) as journal:
+        journal.register(["a"])
+        assert await trimmed(journal) == 8
+        journal.register(["a", "new"])
+        assert journal.position("new") == 7
+        journal.checkpoint("a", 10)
+        assert await trimmed(journal) == 8
+
+
+async def test_delivered_records_stay_for_the_replay_horizon(tmp_path: Path) -> None:
+    async with opened(tmp_path, replay_seconds=3600) as journal:
+        journal.register(["a"])
+        await fill(journal, 5)
+        journal.checkpoint("a", 5)
+        assert await trimmed(journal) == 1
+
+
+async def test_delivered_records_beyond_the_replay_size_go_before_the_horizon(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, replay_seconds=3600, replay_bytes=2 * MIB) as journal:
+        journal.register(["a"])
+        await fill(journal, 80, size=50_000)
+        journal.checkpoint("a", 60)
+        assert await trimmed(journal) == 61
+        assert held(await journal.read(60, EVERYTHING)) == right(61, 80)
+
+
+async def test_the_file_gives_back_what_was_trimmed(tmp_path: Path) -> None:
+    async with opened(tmp_path, replay_bytes=0) as journal:
+        journal.register(["a"])
+        await fill(journal, 100, size=100_000)
+        journal.checkpoint("a", journal.head)
+        await trimmed(journal)
+    assert (tmp_path / "journal.db").stat().st_size < 2 * MIB
+
+
+async def test_tending_trims_and_writes_checkpoints_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_TEND_SECONDS", 0.001)
+    async with opened(tmp_path, replay_bytes=0) as journal:
+        journal.register(["a"])
+        await fill(journal, 10)
+        async with during(journal.tend()):
+            journal.checkpoint("a", 10)
+            await until(lambda: sqlite._one(journal._writer, "SELECT min(first) FROM groups") == 10)
+    async with opened(tmp_path) as journal:
+        assert journal.position("a") == 10
+
+
+async def test_at_the_cap_nothing_is_deleted_that_was_not_delivered(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=16 * MIB, replay_seconds=3600) as journal:
+        journal.register(["a"])
+        with pytest.raises(StorageFull):
+            await fill(journal, 30, size=MIB)
+        full = journal.head
+        assert 12 <= full <= 16
+        with pytest.raises(StorageFull):
+            await journal.append([numbered(full + 1)])
+        assert (journal.head, await first_kept(journal)) == (full, 1)
+        # What is derived has room kept for it.
+        await journal.advance("a", 1, b"state", [numbered(full + 1)])
+        journal.checkpoint("a", 8)
+        await journal.flush()
+        await journal.append([numbered(full + 2)])
+        assert await first_kept(journal) == 9
+        assert held(await journal.read(8, EVERYTHING)) == right(9, full + 2)
+
+
+# Damage
+
+
+async def test_a_second_instance_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        with pytest.raises(AlreadyRunning):
+            async with opened(tmp_path):
+                pass
+        script = (
+            "import asyncio, sys, pathlib; from tests.unit import test_journal as t\n"
+            "async def main():\n"
+            "    async with t.opened(pathlib.Path(sys.argv[1])): pass\n"
+            "try: asyncio.run(main())\n"
+            "except t.AlreadyRunning as error: sys.exit(error.exit_code)\n"
+        )
+        other = subprocess.run([sys.executable, "-c", script, tmp_path], timeout=20, check=False)
+        assert other.returncode == 75
+    async with opened(tmp_path) as journal:
+        assert journal.head == 0
+
+
+async def test_a_folder_that_cannot_be_used_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "journal.db").mkdir(parents=True)
+    for place in ("file", "file/below", "taken"):
+        with pytest.raises(StorageUnusable, match=place):
+            async with opened(tmp_path / place):
+                pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_folder_without_rights_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageUnusable):
+        async with opened(tmp_path):
+            pass
+
+
+async def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path) -> None:
+    file = tmp_path / "journal.db"
+    file.write_bytes(b"not a database, but something of the operator's" * 1000)
+    with pytest.raises(StorageDamaged):
+        async with opened(tmp_path):
+            pass
+    assert file.read_bytes().startswith(b"not a database")
+
+
+async def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        journal._writer.execute("UPDATE meta SET value = 99 WHERE name = 'format'")
+    with pytest.raises(StorageUnusable, match="format 99"):
+        async with opened(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "frames = CAST(substr(frames, 1, 9) || X'21' || substr(frames, 11) AS BLOB)",
+        "frames = CAST(substr(frames, 1, length(frames) - 1) AS BLOB)",
+        "frames = X''",
+        "head = X''",
+        "head = CAST(head || X'00' AS BLOB)",
+        "checksum = checksum + 1",
+    ],
+)
+async def test_a_damaged_group_is_told_and_its_neighbours_are_read(
+    tmp_path: Path, change: str
+) -> None:
+    async with opened(tmp_path) as journal:
+        for _ in range(3):
+            await journal.append([numbered(journal.head + 1, 3, size=5)])
+        journal._writer.execute(f"UPDATE groups SET {change} WHERE first = 4")
+        one, two, three = await journal.read(0, EVERYTHING)
+        assert (two.first, two.last, two.runs) == (4, 6, ())
+        assert two.damaged
+        assert held([one, three]) == right(1, 3) + right(7, 9)
+        assert (await journal.read(5, EVERYTHING))[0].damaged
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 7, 100])
+async def test_a_damaged_count_hides_no_good_record(tmp_path: Path, count: int) -> None:
+    async with opened(tmp_path) as journal:
+        for _ in range(3):
+            await journal.append([numbered(journal.head + 1, 3)])
+        journal._writer.execute("UPDATE groups SET count = ? WHERE first = 4", (count,))
+        after, found, damaged = 0, [], 0
+        # As a lane reads: on from the last record of the last group.
+        while after < journal.head and (groups := await journal.read(after, 0)):
+            found += held(groups)
+            damaged += bool(groups[-1].damaged)
+            after = groups[-1].last
+        assert damaged == 1
+        assert found == right(1, 3) + right(7, 9)
+
+
+async def test_a_page_damaged_on_the_disk_never_gives_a_wrong_payload(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        await fill(journal, 6, size=100_000)
+    file = tmp_path / "journal.db"
+    content = bytearray(file.read_bytes())
+    payload = content.index(bytes(10_000), len(content) // 2) + 5_000
+    content[payload] = 0xFF
+    file.write_bytes(content)
+    async with opened(tmp_path) as journal:
+        groups = await journal.read(0, EVERYTHING)
+        bad = [group for group in groups if group.damaged]
+        assert len(bad) == 1
+        expected = [one for one in right(1, 6) if one[0] != bad[0].first]
+        assert held(groups) == expected
+
+
+@pytest.mark.parametrize("keep", [0, 0.01, 0.3, 0.5, 0.77, 0.9, 0.999, 1])
+async def test_a_torn_log_leaves_a_prefix_and_is_written_on(tmp_path: Path, keep: float) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    async with opened(whole) as journal:
+        journal.register(["a"])
+        for seq in range(1, 21):
+            journal.checkpoint("a", seq - 1)
+            await journal.append([numbered(seq, size=3000)])
+        shutil.copytree(whole, torn)
+    log = torn / "journal.db-wal"
+    os.truncate(log, int(log.stat().st_size * keep))
+    (torn / "journal.db-shm").unlink()
+    async with opened(torn) as journal:
+        head = journal.head
+        assert held(await journal.read(0, EVERYTHING)) == right(1, head)
+        assert journal.position("a") <= head
+        assert head == 20 if keep == 1 else head < 20
+        await fill(journal, 2)
+        assert held(await journal.read(0, EVERYTHING)) == right(1, head + 2)
