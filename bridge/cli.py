@@ -23,8 +23,9 @@ from bridge import __version__, log
 from bridge.app import serve
 from bridge.check import check_brokers
 from bridge.demo import show
+from bridge.environment import effective, load
 from bridge.errors import BridgeError, UsageError
-from bridge.settings import Settings, effective, load
+from bridge.settings import Settings
 
 __all__ = ["main"]
 

@@ -1,16 +1,14 @@
 """The settings: environment variables with the prefix `BRIDGE_`, sections joined by `__`.
 
-Only `cli` reads the environment, by `load`; every part is given its own section. README's table and
-`deploy/env.example` are generated from the attribute docstrings here (`settings_docs`).
+Every part is given its own section. README's table and `deploy/env.example` are generated from the
+attribute docstrings here (`docs/settings.py`); `environment` reads them.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,22 +17,20 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from bridge.errors import SettingsInvalid
 from bridge.model import Kind
 
 __all__ = [
+    "DELIMITER",
+    "PREFIX",
     "EmbeddedSettings",
     "FeedSettings",
     "JournalSettings",
@@ -42,13 +38,10 @@ __all__ = [
     "LogSettings",
     "NatsSettings",
     "NodeSettings",
-    "Setting",
+    "Section",
     "Settings",
     "StatusSettings",
     "TopicSettings",
-    "effective",
-    "load",
-    "settings_list",
 ]
 
 PREFIX = "BRIDGE_"
@@ -96,13 +89,15 @@ Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings whose names share a first part."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
 
-class FeedSettings(_Section):
+class FeedSettings(Section):
     """Where the feed is received, and what a peer may do."""
 
     host: str = "127.0.0.1"
@@ -137,7 +132,7 @@ class FeedSettings(_Section):
     """Time in which an event that has begun over UDP must be complete."""
 
 
-class JournalSettings(_Section):
+class JournalSettings(Section):
     """The journal on the disk."""
 
     dir: Path = Path("./data")
@@ -152,7 +147,7 @@ class JournalSettings(_Section):
     """How long the first event of a commit may wait for others, in milliseconds."""
 
 
-class NatsSettings(_Section):
+class NatsSettings(Section):
     """NATS JetStream."""
 
     servers: List = ()
@@ -187,7 +182,7 @@ class NatsSettings(_Section):
     """Time for the server to acknowledge a batch."""
 
 
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """Kafka."""
 
     bootstrap_servers: List = ()
@@ -224,7 +219,7 @@ class KafkaSettings(_Section):
     """Time for the brokers to acknowledge a batch."""
 
 
-class EmbeddedSettings(_Section):
+class EmbeddedSettings(Section):
     """The NATS server that is started where no sink is configured."""
 
     host: str = "127.0.0.1"
@@ -235,14 +230,14 @@ class EmbeddedSettings(_Section):
     """Largest message of the embedded server; what is larger goes to its object store."""
 
 
-class NodeSettings(_Section):
+class NodeSettings(Section):
     """The node's API."""
 
     url: str | None = None
     """The node's API, for example http://127.0.0.1:8088/v2. Unset: gaps are told, not filled."""
 
 
-class StatusSettings(_Section):
+class StatusSettings(Section):
     """Health, readiness, metrics."""
 
     host: str = "127.0.0.1"
@@ -253,7 +248,7 @@ class StatusSettings(_Section):
     """Bearer token that requests must carry; needed on any address but loopback."""
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """Logs, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -262,7 +257,7 @@ class LogSettings(_Section):
     """console, json, or auto: console on a terminal, else json."""
 
 
-class TopicSettings(_Section):
+class TopicSettings(Section):
     """New names for kinds, behind the prefix."""
 
     chain_commit: Name = "chain-commit"
@@ -371,117 +366,8 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-class Setting(NamedTuple):
-    """One environment variable."""
-
-    name: str
-    description: str
-    default: str
-    secret: bool
-
-
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo, Any]]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
-            yield from _fields(kind, f"{prefix}{name.upper()}{DELIMITER}")
-        else:
-            yield prefix + name.upper(), field, kind
-
-
-def settings_list() -> list[Setting]:
-    """Return every setting, in the order of this file."""
-    return [
-        Setting(name, field.description or "", shown(field.default), _is_secret(kind))
-        for name, field, kind in _fields(Settings, PREFIX)
-    ]
-
-
-def effective(settings: Settings) -> dict[str, str]:
-    """Return the value in force of every setting, secrets masked."""
-    values = {}
-    for setting in settings_list():
-        value: Any = settings
-        for part in setting.name.removeprefix(PREFIX).lower().split(DELIMITER):
-            value = getattr(value, part)
-        values[setting.name] = shown(value)
-    return values
-
-
-def shown(value: Any) -> str:
-    """Return `value` as a person reads it, and as the environment takes it. Secrets are masked."""
-    if value is None:
-        return ""
-    if isinstance(value, SecretStr):
-        return "********"
-    if isinstance(value, tuple):
-        return ",".join(_without_password(str(part)) for part in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return _without_password(str(value))
-
-
-def _without_password(text: str) -> str:
-    scheme, found, rest = text.partition("://")
-    if found and "@" in rest:
-        return f"{scheme}://********@{rest.rpartition('@')[2]}"
-    return text
-
-
-def _is_secret(kind: Any) -> bool:
-    return kind is SecretStr or SecretStr in getattr(kind, "__args__", ())
-
-
-def load(environ: Mapping[str, str]) -> Settings:
-    """Return the settings that `environ` holds.
-
-    Raises:
-        SettingsInvalid: with one sentence for each variable that is unknown or wrong.
-    """
-    known = {setting.name: setting for setting in settings_list()}
-    secrets = {name + "_FILE": name for name, setting in known.items() if setting.secret}
-    given: dict[str, str] = {}
-    problems: list[str] = []
-    for name, value in environ.items():
-        if not name.upper().startswith(PREFIX):
-            continue
-        if name in secrets:
-            plain = secrets[name]
-            if plain in environ:
-                problems.append(f"{plain} and {name} are both set: set one of them")
-                continue
-            try:
-                given[plain] = Path(value).read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is no text"
-                problems.append(f"{name}: cannot read {value}: {reason}")
-        elif name in known:
-            given[name] = value
-        else:
-            nearest = difflib.get_close_matches(name.upper(), [*known, *secrets], 1, 0.0)[0]
-            problems.append(f"{name} is not a setting: the nearest is {nearest}")
-    if problems:
-        raise SettingsInvalid("; ".join(problems))
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): value for name, value in given.items()}
-    try:
-        return Settings(**source())
-    except ValidationError as error:
-        raise SettingsInvalid(
-            "; ".join(_sentence(problem) for problem in error.errors(include_input=False))
-        ) from None
-
-
-def _sentence(problem: Any) -> str:
-    place = [str(part) for part in problem["loc"] if not isinstance(part, int)]
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    if not place:
-        return text
-    return f"{PREFIX}{DELIMITER.join(place).upper()}: {text}"

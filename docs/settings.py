@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from bridge.settings import DELIMITER, PREFIX, Setting, settings_list
+from bridge.environment import Setting, settings_list
+from bridge.settings import DELIMITER, PREFIX
 
 __all__ = ["MarkersMissing", "env_example", "main", "readme_table", "readme_with_table", "stale"]
 
@@ -93,7 +94,9 @@ def readme_with_table(text: str, table: str) -> str:
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end or START in rest or END in after:
-        raise MarkersMissing(f"{README} needs the lines {START} and {END}, each once, in this order")
+        raise MarkersMissing(
+            f"{README} needs the lines {START} and {END}, each once, in this order"
+        )
     return f"{before}{START}\n{table}\n{END}{after}"
 
 

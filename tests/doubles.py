@@ -137,6 +137,11 @@ class ScriptedSink:
             self.acknowledged.append(message)
         return 0
 
+    def answer_once(self) -> None:
+        """Acknowledge what waits for it now, and nothing that comes later."""
+        self.answers.set()
+        self.answers.clear()
+
     async def set_aside(self, message: Message) -> str:
         assert self.is_open, "stored in a closed sink"
         self.aside[message.id] = message.data

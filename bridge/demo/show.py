@@ -22,8 +22,8 @@ from rich.text import Text
 from bridge.app import Running, running
 from bridge.core.decode import decode
 from bridge.core.framing import frame, split_frames
+from bridge.environment import load
 from bridge.model import Kind
-from bridge.settings import load
 
 __all__ = ["show"]
 

@@ -13,40 +13,25 @@ checkpoints that are durable.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 import apsw
 import google_crc32c
 
 from bridge.core.groups import Row, pack, unpack
-from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
+from bridge.errors import StorageDamaged, StorageFull
+from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, one, refuse
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
 
-__all__ = ["Journal", "open_journal"]
+__all__ = ["Journal"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY) STRICT;
-CREATE TABLE IF NOT EXISTS readers (name TEXT PRIMARY KEY, seq INTEGER, state BLOB) STRICT;
-CREATE TABLE IF NOT EXISTS groups (
-    first INTEGER PRIMARY KEY, count INTEGER, checksum INTEGER, head BLOB, frames BLOB
-) STRICT;
-"""
 _HEAD = "SELECT coalesce(max(first + count - 1), 0) FROM groups"
-_FORMAT = 1
-_PAGE_BYTES = 16_384
-_CHECKPOINT_PAGES = 2_000
-"""Pages of WAL before it is folded into the file: 32 MB."""
 
 _ROW_BYTES = 256 * 1024
 """A commit larger than this becomes several rows, so that a reader's step stays small."""
@@ -55,19 +40,12 @@ _TRIM_ROWS = 64
 """Rows deleted in one transaction, so that a commit never waits long behind it."""
 
 _TEND_SECONDS = 0.25
-_SYNC_FAILURES = {
-    apsw.SQLITE_IOERR_FSYNC,
-    apsw.SQLITE_IOERR_DIR_FSYNC,
-    apsw.SQLITE_IOERR_READ,
-    apsw.SQLITE_IOERR_SHORT_READ,
-    apsw.SQLITE_IOERR_CORRUPTFS,
-}
 
 T = TypeVar("T")
 
 
 class Journal:
-    """See `ports.Journal`. Made by `open_journal`."""
+    """See `ports.Journal`. Made by `journal.open_journal`."""
 
     def __init__(
         self,
@@ -83,8 +61,8 @@ class Journal:
         self._write_thread = ThreadPoolExecutor(1, "journal-writer")
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
-        self.epoch: str = _one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
-        self.head: int = _one(writer, _HEAD)
+        self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
+        self.head: int = one(writer, _HEAD)
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
         for name, seq, state in writer.execute("SELECT name, seq, state FROM readers"):
@@ -140,7 +118,7 @@ class Journal:
 
         A reader that is new starts at the oldest record kept. One that is gone holds nothing back.
         """
-        oldest: int = _one(self._writer, "SELECT coalesce(min(first), 1) FROM groups")
+        oldest: int = one(self._writer, "SELECT coalesce(min(first), 1) FROM groups")
         names = list(readers)
         self._readers = {name: self._readers.get(name, oldest - 1) for name in names}
         self._durable = {name: self._durable.get(name, oldest - 1) for name in names}
@@ -191,7 +169,7 @@ class Journal:
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
     def _commit(self, runs: Sequence[Run], advance: tuple[str, int, bytes] | None) -> int:
-        head: int = _one(self._writer, _HEAD)
+        head: int = one(self._writer, _HEAD)
         if runs and not advance:
             self._respect_cap()
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
@@ -212,7 +190,7 @@ class Journal:
             write("COMMIT")
         except apsw.Error as error:
             self._roll_back()
-            _raise(error)
+            refuse(error)
         self._durable.update(moved)
         if advance:
             self._durable[advance[0]] = advance[1]
@@ -223,7 +201,7 @@ class Journal:
             try:
                 self._writer.execute("ROLLBACK")
             except apsw.Error as error:
-                _raise(error)
+                refuse(error)
 
     def _respect_cap(self) -> None:
         """Refuse to grow past the cap; what was delivered makes room first, horizon or not."""
@@ -239,9 +217,9 @@ class Journal:
     # Trimming
 
     def _used(self) -> int:
-        pages: int = _one(self._writer, "PRAGMA page_count")
-        free: int = _one(self._writer, "PRAGMA freelist_count")
-        return (pages - free) * _PAGE_BYTES
+        pages: int = one(self._writer, "PRAGMA page_count")
+        free: int = one(self._writer, "PRAGMA freelist_count")
+        return (pages - free) * PAGE_BYTES
 
     def _expire(self) -> int:
         """Return the last number that is older than the horizon.
@@ -264,7 +242,7 @@ class Journal:
         delivered = min(self._durable.values(), default=0)
         over = used > self._settings.replay_bytes
         limit = delivered if everything or over else min(delivered, self._expire())
-        newest: int = _one(self._writer, "SELECT coalesce(max(first), 0) FROM groups")
+        newest: int = one(self._writer, "SELECT coalesce(max(first), 0) FROM groups")
         try:
             old = list(
                 self._writer.execute(
@@ -276,9 +254,9 @@ class Journal:
             if not old:
                 return False
             self._writer.execute("DELETE FROM groups WHERE first <= ?", old[-1])
-            self._writer.execute(f"PRAGMA incremental_vacuum({_CHECKPOINT_PAGES})")
+            self._writer.execute(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})")
         except apsw.Error as error:
-            _raise(error)
+            refuse(error)
         return len(old) == _TRIM_ROWS or (over and not everything)
 
     def close(self) -> None:
@@ -309,81 +287,3 @@ def _parts(runs: Sequence[Run]) -> list[list[Run]]:
         parts[-1].append(run)
         size += len(run.frames)
     return parts
-
-
-def _one(connection: apsw.Connection, sql: str) -> Any:
-    """Return the one value that `sql` asks for."""
-    return next(iter(connection.execute(sql)))[0]
-
-
-def _raise(error: apsw.Error) -> NoReturn:
-    if isinstance(error, apsw.FullError):
-        raise StorageFull(f"the journal's disk is full: {error}") from error
-    if isinstance(error, apsw.IOError):
-        if getattr(error, "extendedresult", 0) in _SYNC_FAILURES:
-            raise StorageDamaged(f"the journal could not be synced: {error}") from error
-        raise StorageFull(f"the journal could not be written: {error}") from error
-    raise StorageDamaged(f"the journal cannot be trusted: {error}") from error
-
-
-@asynccontextmanager
-async def open_journal(settings: JournalSettings, metrics: Metrics) -> AsyncIterator[Journal]:
-    """Open the journal in `settings.dir`, making it where there is none, and hold its lock.
-
-    Raises:
-        AlreadyRunning: another process holds it.
-        StorageUnusable, StorageDamaged: it cannot be opened, or is no journal.
-    """
-    folder = settings.dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StorageUnusable(f"cannot use {folder}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AlreadyRunning(f"another instance holds {folder}") from error
-        try:
-            writer, reader = _connect(folder / "journal.db")
-        except apsw.CantOpenError as error:
-            raise StorageUnusable(f"cannot open {folder / 'journal.db'}: {error}") from error
-        except apsw.Error as error:
-            _raise(error)
-        journal = Journal(settings, writer, reader, metrics)
-        try:
-            yield journal
-        finally:
-            journal.close()
-    finally:
-        os.close(lock)
-
-
-def _connect(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
-    writer = apsw.Connection(str(path))
-    writer.set_busy_timeout(5_000)
-    for pragma in (
-        f"page_size = {_PAGE_BYTES}",
-        "auto_vacuum = INCREMENTAL",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
-        "journal_size_limit = 67108864",
-    ):
-        writer.execute(f"PRAGMA {pragma}")
-    mode, level = _one(writer, "PRAGMA journal_mode"), _one(writer, "PRAGMA synchronous")
-    if (mode, level) != ("wal", 2):
-        raise StorageUnusable(f"{path} works in mode {mode}, level {level}; it needs WAL and FULL")
-    with writer:
-        writer.execute(_SCHEMA)
-        writer.execute(
-            "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('epoch', ?)",
-            (_FORMAT, secrets.token_hex(8)),
-        )
-    found = _one(writer, "SELECT value FROM meta WHERE name = 'format'")
-    if found != _FORMAT:
-        raise StorageUnusable(f"{path} has format {found}; this version reads {_FORMAT}")
-    reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    reader.set_busy_timeout(5_000)
-    return writer, reader

@@ -13,18 +13,17 @@ import ssl
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer, errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.partitioner import murmur2
 
 from bridge import log
-from bridge.core.routing import SINGLE_PARTITION, Routes
+from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Kind, Layout, Message
 from bridge.settings import KafkaSettings
+from bridge.sinks.kafka_topics import Topic, Topics
 
 __all__ = ["KafkaSink"]
 
@@ -32,7 +31,6 @@ _log = log.get("kafka")
 _CLOSE_SECONDS = 2
 _CHUNK_HEADROOM = 4_096
 _MOST_LAYOUTS = 1_000
-_COMPACTED = frozenset({Kind.GAP_ALERT})
 
 _REFUSALS = (
     kafka.MessageSizeTooLargeError,
@@ -60,12 +58,6 @@ _FAULTS = (
 HeaderList = list[tuple[str, bytes]]
 
 
-class _Topic(NamedTuple):
-    partitions: int
-    limit: int
-    """`max.message.bytes`: of a whole batch."""
-
-
 class KafkaSink:
     """See `ports.Sink`. `epoch` is the journal's."""
 
@@ -76,10 +68,9 @@ class KafkaSink:
         self._routes = routes
         self._epoch = epoch.encode()
         self._producer: AIOKafkaProducer | None = None
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, Topic] = {}
         self._prepared: dict[Layout, tuple[HeaderList, list[str]]] = {}
-        self._large = f"{routes.prefix}.large"
-        """Topic of the data of messages that are too large for theirs."""
+        self._admin = Topics(settings, routes)
 
     def limit(self, kind: Kind) -> int:
         """See `ports.Sink`: the topic's own limit."""
@@ -88,7 +79,9 @@ class KafkaSink:
     async def open(self) -> None:
         """See `ports.Sink`."""
         try:
-            await asyncio.wait_for(self._ensure_topics(), self._settings.timeout_seconds)
+            self._topics = await asyncio.wait_for(
+                self._admin.ensure(self._connection()), self._settings.timeout_seconds
+            )
             await self._start_producer()
         except (kafka.KafkaError, OSError, TimeoutError, ValueError) as error:
             _map(error)
@@ -134,79 +127,6 @@ class KafkaSink:
                 password.get_secret_value() if password else None,
             )
         return context
-
-    async def _ensure_topics(self) -> None:
-        admin = AIOKafkaAdminClient(**self._connection())
-        try:
-            await admin.start()
-            wanted = {
-                topic: kind
-                for kind, topic in self._routes.topics.items()
-                if kind not in self._routes.off
-            }
-            present = set(await admin.list_topics())
-            missing = [topic for topic in (*wanted, self._large) if topic not in present]
-            if missing:
-                await self._create(admin, missing, wanted)
-            self._topics = await self._describe(admin, [*wanted, self._large])
-        finally:
-            await admin.close()
-
-    async def _create(
-        self, admin: AIOKafkaAdminClient, missing: list[str], wanted: dict[str, Kind]
-    ) -> None:
-        settings = self._settings
-        topics = []
-        for topic in missing:
-            kind = wanted.get(topic)
-            compacted = kind in _COMPACTED
-            single = kind is None or kind in SINGLE_PARTITION or compacted
-            copies = settings.replication_factor
-            topics.append(
-                NewTopic(
-                    topic,
-                    1 if single else settings.partitions,
-                    copies,
-                    # aiokafka takes "the broker's default" (-1) only beside an assignment.
-                    {} if copies == -1 else None,
-                    {
-                        "cleanup.policy": "compact" if compacted else "delete",
-                        "retention.ms": str(settings.retention_ms),
-                        "max.message.bytes": str(settings.max_message_bytes),
-                        "message.timestamp.type": "LogAppendTime",
-                    },
-                )
-            )
-        answer = await admin.create_topics(topics)
-        for topic, code, text in _topic_errors(answer):
-            error = kafka.for_code(code)
-            if error not in {kafka.NoError, kafka.TopicAlreadyExistsError}:
-                raise error(f"topic {topic}: {text or error.__name__}")
-        _log.info("topics made", topics=missing)
-
-    async def _describe(self, admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, _Topic]:
-        partitions = {}
-        for topic in await admin.describe_topics(names):
-            error = kafka.for_code(topic["error_code"])
-            if error is not kafka.NoError:
-                raise error(f"topic {topic['topic']}")
-            partitions[topic["topic"]] = len(topic["partitions"])
-        limits = {}
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-        for response in await admin.describe_configs(resources):
-            for _, _, _, name, entries in (resource[:5] for resource in response.resources):
-                for entry in entries:
-                    if entry[0] == "max.message.bytes":
-                        limits[name] = int(entry[1])
-                    if entry[:2] == ("cleanup.policy", "delete") and (
-                        name == self._routes.topics[Kind.GAP_ALERT]
-                    ):
-                        _log.warning(
-                            "topic is weaker than the contract",
-                            topic=name,
-                            remedy="Set cleanup.policy to compact.",
-                        )
-        return {name: _Topic(partitions[name], limits[name]) for name in names}
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`. Kafka does not tell duplicates: always 0."""
@@ -320,7 +240,7 @@ class KafkaSink:
         producer = self._producer
         if producer is None:
             raise SinkUnavailable("the Kafka producer is closed")
-        size = self._topics[self._large].limit - _CHUNK_HEADROOM
+        size = self._topics[self._admin.large].limit - _CHUNK_HEADROOM
         chunks = [message.data[at : at + size] for at in range(0, len(message.data), size)]
         offsets = []
         try:
@@ -337,12 +257,12 @@ class KafkaSink:
                     headers=headers,
                 )
                 async with asyncio.timeout(self._settings.timeout_seconds):
-                    sent = await producer.send_batch(builder, self._large, partition=0)
+                    sent = await producer.send_batch(builder, self._admin.large, partition=0)
                     offsets.append((await sent).offset)
         except (kafka.KafkaError, OSError, TimeoutError) as error:
             _map(error)
         listed = ",".join(str(offset) for offset in offsets)
-        return f"kafka:///{self._large}/0?offsets={listed}"
+        return f"kafka:///{self._admin.large}/0?offsets={listed}"
 
     async def close(self) -> None:
         """See `ports.Sink`. A producer that hangs (aiokafka issue 1101) is abandoned."""
@@ -360,12 +280,6 @@ def _partition(key: str, count: int) -> int:
     """Where Kafka's own clients put `key`."""
     place: int = (murmur2(key.encode()) & 0x7FFFFFFF) % count
     return place
-
-
-def _topic_errors(answer: Any) -> list[tuple[str, int, str | None]]:
-    return [
-        (entry[0], entry[1], entry[2] if len(entry) > 2 else None) for entry in answer.topic_errors
-    ]
 
 
 def _map(error: BaseException) -> NoReturn:

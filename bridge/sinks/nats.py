@@ -13,26 +13,24 @@ A lost connection fails the batch; the lane opens the sink anew and sends it aga
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NoReturn
-from urllib.parse import quote
 
-import nats
 import nats.errors
 import nats.js.errors
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import StorageType
 
 from bridge import log
+from bridge.core.natswire import NatsWire
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Kind, Layout, Message
+from bridge.model import Kind, Message
 from bridge.settings import NatsSettings
+from bridge.sinks.nats_connection import connect
 
 __all__ = ["NatsSink"]
 
@@ -45,7 +43,6 @@ _BATCH_BYTES = 8 * 1024 * 1024
 _WINDOW = 256
 _KNOWN_IDS = 50_000
 _CLOSE_SECONDS = 2
-_MOST_LAYOUTS = 1_000
 
 # Codes of the server's errors (nats-server 2.12, `server/errors.json`).
 _DUPLICATE_IN_BATCH = 10201
@@ -75,13 +72,12 @@ class NatsSink:
         self._routes = routes
         self._epoch = epoch
         self._client: Client | None = None
-        self._jetstream: JetStreamContext | None = None
         self._lost = asyncio.Event()
         self._limit = 0
         self._atomic = False
         self._batches = 0
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._templates: dict[Layout, str] = {}
+        self._wire = NatsWire(settings.stream, routes, epoch)
         self._inbox = ""
         self._exchanges = 0
         self._expected = ""
@@ -100,94 +96,16 @@ class NatsSink:
         async def closed() -> None:
             lost.set()
 
-        async def failed(error: Exception) -> None:
-            _log.debug("client error", error=str(error))
-
         try:
-            client: Client = await asyncio.wait_for(
-                nats.connect(
-                    list(settings.servers),
-                    name="factom-bridge",
-                    allow_reconnect=False,
-                    connect_timeout=5,
-                    pending_size=64 * 1024 * 1024,
-                    closed_cb=closed,
-                    disconnected_cb=closed,
-                    error_cb=failed,
-                    tls=self._tls(),
-                    **self._login(),
-                ),
-                settings.timeout_seconds,
+            client, stream = await asyncio.wait_for(
+                connect(settings, f"{self._routes.prefix}.>", closed), 2 * settings.timeout_seconds
             )
             self._client = client
-            self._jetstream = client.jetstream(timeout=settings.timeout_seconds)
-            await self._ensure_stream(client, self._jetstream)
+            self._atomic, self._limit = stream
             self._inbox = client.new_inbox() + "."
             await client.subscribe(f"{self._inbox}*.*", cb=self._answered)
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             _map(error)
-
-    async def _ensure_stream(self, client: Client, jetstream: JetStreamContext) -> None:
-        settings, subject = self._settings, f"{self._routes.prefix}.>"
-        try:
-            info = await jetstream.stream_info(settings.stream)
-        except nats.js.errors.NotFoundError:
-            info = await jetstream.add_stream(
-                StreamConfig(
-                    name=settings.stream,
-                    description="The Factom live feed, published by factom-bridge",
-                    subjects=[subject],
-                    retention=RetentionPolicy.LIMITS,
-                    storage=StorageType.FILE,
-                    discard=DiscardPolicy.NEW,
-                    max_age=settings.max_age_seconds,
-                    max_bytes=settings.max_bytes,
-                    num_replicas=settings.replicas,
-                    duplicate_window=settings.duplicate_window_seconds,
-                    allow_direct=True,
-                    allow_atomic=True,
-                )
-            )
-            _log.info("stream made", stream=settings.stream, subjects=subject)
-        config = info.config
-        if subject not in (config.subjects or []):
-            raise SinkFault(
-                f"the stream {settings.stream} has the subjects {config.subjects}, not {subject}"
-            )
-        if (config.duplicate_window or 0) < 3600 or config.discard != DiscardPolicy.NEW:
-            _log.warning(
-                "stream is weaker than the contract",
-                stream=settings.stream,
-                duplicate_window=config.duplicate_window,
-                discard=str(config.discard),
-                remedy="Set a duplicate window of an hour or more, and discard new.",
-            )
-        self._atomic = bool(config.allow_atomic)
-        largest = config.max_msg_size or -1
-        self._limit = client.max_payload if largest < 0 else min(client.max_payload, largest)
-
-    def _login(self) -> dict[str, Any]:
-        settings = self._settings
-        login: dict[str, Any] = {}
-        if settings.user is not None:
-            login["user"] = settings.user
-        for name, secret in (("password", settings.password), ("token", settings.token)):
-            if secret is not None:
-                login[name] = secret.get_secret_value()
-        if settings.nkey_seed is not None:
-            login["nkeys_seed_str"] = settings.nkey_seed.get_secret_value()
-        if settings.credentials_file is not None:
-            login["user_credentials"] = str(settings.credentials_file)
-        return login
-
-    def _tls(self) -> ssl.SSLContext | None:
-        settings = self._settings
-        if settings.tls_ca_file is None and settings.tls_cert_file is None:
-            return None
-        context = ssl.create_default_context(cafile=settings.tls_ca_file)
-        if settings.tls_cert_file is not None:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-        return context
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
@@ -263,26 +181,10 @@ class NatsSink:
         prefix = f"{self._inbox}{self._exchanges}."
         self._exchanges += 1
         self._expected = prefix
-        block: list[bytes] = []
-        last = len(items)
-        for number, (_, message) in enumerate(items, 1):
-            data = message.data
-            head = self._head(message)
-            reply = f"{prefix}{number - 1}"
-            if batch is not None:
-                head += f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n"
-                if number == last:
-                    head += "Nats-Batch-Commit: 1\r\n"
-                    reply = f"{prefix}0"
-                else:
-                    reply = ""
-            size = len(head) + 2
-            subject = self._routes.subject(message)
-            start = f"HPUB {subject} {reply} {size} {size + len(data)}\r\n{head}\r\n"
-            block += (start.encode(), data, b"\r\n")
+        block = self._wire.block([message for _, message in items], prefix, batch)
         # The library's own publishing writes the same bytes, at ten times the cost: it checks
         # and encodes each header alone. `tests/contract/test_nats_private.py` holds these two.
-        await client._send_command(b"".join(block))  # noqa: SLF001
+        await client._send_command(block)  # noqa: SLF001
         await client._flush_pending()  # noqa: SLF001
         await self._unless_lost(answers.complete.wait())
         return [answers.found[str(number)] for number in range(answers.count)]
@@ -327,30 +229,12 @@ class NatsSink:
             raise MessageRefused(position, f"{text} (JetStream error {code})")
         raise SinkUnavailable(f"JetStream error {code}: {text}")
 
-    def _head(self, message: Message) -> str:
-        """Return the headers of `message`, each line ended."""
-        template = self._templates.get(message.layout)
-        if template is None:
-            template = self._template(message.layout)
-        return template % (message.id, message.seq, *message.values)
-
-    def _template(self, layout: Layout) -> str:
-        constant = {f"ce-{name}": _encoded(value) for name, value in layout.constants}
-        constant["Nats-Expected-Stream"] = self._settings.stream
-        constant["bridge-epoch"] = self._epoch
-        lines = [f"{name}: {value}".replace("%", "%%") for name, value in constant.items()]
-        # Hashes, numbers, names and times: none of the values needs the binding's encoding.
-        lines += ["Nats-Msg-Id: %s", "bridge-seq: %d"]
-        lines += [f"ce-{name}: %s" for name in layout.names]
-        template = "\r\n".join(("NATS/1.0", *lines, ""))
-        if len(self._templates) < _MOST_LAYOUTS:
-            self._templates[layout] = template
-        return template
-
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes to an object store beside the stream."""
-        jetstream = self._jetstream
-        assert jetstream is not None
+        client = self._client
+        if client is None:
+            raise SinkUnavailable("the connection to the NATS server was lost")
+        jetstream = client.jetstream(timeout=self._settings.timeout_seconds)
         bucket = f"{self._settings.stream.replace('.', '_')}-large"
         try:
             try:
@@ -369,7 +253,7 @@ class NatsSink:
 
     async def close(self) -> None:
         """See `ports.Sink`."""
-        client, self._client, self._jetstream = self._client, None, None
+        client, self._client = self._client, None
         if client is None:
             return
         try:
@@ -388,11 +272,6 @@ def _batches(messages: list[tuple[int, Message]]) -> list[list[tuple[int, Messag
         batches[-1].append(item)
         size += len(item[1].data)
     return batches
-
-
-def _encoded(value: str) -> str:
-    """Percent-encode `value` as the NATS binding says: space, quote, percent, and non-ASCII."""
-    return quote(value, safe="!#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 def _map(error: Exception) -> NoReturn:

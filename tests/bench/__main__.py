@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import socket
 import statistics
 import sys
 import tempfile
@@ -117,7 +118,7 @@ def _measure(
     kafka: KafkaBroker,
     servers: dict[str, NatsBroker],
 ) -> Figures:
-    sinks, _, always = target.partition(" ")
+    sinks = target.partition(" ")[0]
     nats = servers["nats always" if target.endswith("always") else "nats"]
     if sinks == "script":
         count, size = len(frames), sum(map(len, frames))
@@ -168,8 +169,6 @@ def _play(bridge: BenchBridge, frames: list[bytes], *, publishes: bool) -> Figur
 
 
 def _send(frames: list[bytes], port: int) -> None:
-    import socket
-
     data = memoryview(b"".join(frames))
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(data)

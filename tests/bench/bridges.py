@@ -75,7 +75,10 @@ class BenchBridge:
             text = answer.read().decode()
         accepted, published = 0.0, dict[str, float]()
         for line in text.splitlines():
-            if line.startswith("bridge_events_accepted_total{") and 'transport="bridge"' not in line:
+            if (
+                line.startswith("bridge_events_accepted_total{")
+                and 'transport="bridge"' not in line
+            ):
                 accepted += float(line.rpartition(" ")[2])
             elif line.startswith("bridge_messages_published_total{"):
                 sink = line.partition('sink="')[2].partition('"')[0]

@@ -11,6 +11,7 @@ import time
 
 import nats
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 __all__ = ["kafka_script", "nats_script"]
 
@@ -66,10 +67,9 @@ def kafka_script(frames: list[bytes], bootstrap: str) -> tuple[float, float]:
 
 
 def _make_topics(bootstrap: str, names: list[str]) -> None:
-    from confluent_kafka.admin import AdminClient, NewTopic
-
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     topics = [NewTopic(name, 1, 1, config={"max.message.bytes": "16777216"}) for name in names]
-    for made in AdminClient({"bootstrap.servers": bootstrap}).create_topics(topics).values():
+    for made in admin.create_topics(topics).values():
         made.result(30)
 
 
@@ -85,9 +85,7 @@ async def _nats_script(frames: list[bytes], url: str) -> tuple[float, float]:
     await jetstream.add_stream(name=name, subjects=[f"{name}.>"])
     began, cpu = time.perf_counter(), time.process_time()
     for frame in frames:
-        await jetstream.publish_async(
-            f"{name}.{_kind(frame)}", frame[5:], wait_stall=30
-        )
+        await jetstream.publish_async(f"{name}.{_kind(frame)}", frame[5:], wait_stall=30)
     await jetstream.publish_async_completed()
     took = time.perf_counter() - began, time.process_time() - cpu
     stored = (await jetstream.stream_info(name)).state.messages

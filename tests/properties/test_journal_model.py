@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from bridge.core.framing import frame
 from bridge.core.groups import records
-from bridge.journal.sqlite import Journal, open_journal
+from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.settings import JournalSettings
@@ -53,9 +53,7 @@ class JournalAgainstList(RuleBasedStateMachine):
 
     def runs(self, batches: list[list[bytes]]) -> list[Run]:
         self.kept += [payload for batch in batches for payload in batch]
-        return [
-            Run("tcp/1", 7, len(batch), b"".join(map(frame, batch))) for batch in batches
-        ]
+        return [Run("tcp/1", 7, len(batch), b"".join(map(frame, batch))) for batch in batches]
 
     @rule(batches=runs_of_payloads)
     def append(self, batches: list[list[bytes]]) -> None:

@@ -158,7 +158,7 @@ class BridgeProcess:
         """
         self.launch()
         try:
-            self._wait(self._has_written_ports, seconds, "receive")
+            self.wait_for(self._has_written_ports, seconds, "receive")
         except BaseException:
             self.kill()
             raise
@@ -189,9 +189,10 @@ class BridgeProcess:
 
     def wait_ready(self, seconds: float = 30) -> None:
         """Return when `/readyz` says that every part works. Raises: as `start`."""
-        self._wait(lambda: bool(self.ready()["ready"]), seconds, "become ready")
+        self.wait_for(lambda: bool(self.ready()["ready"]), seconds, "become ready")
 
-    def _wait(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
+    def wait_for(self, holds: Callable[[], bool], seconds: float, what: str) -> None:
+        """Return when `holds()` does. Raises: as `start`."""
         deadline = time.monotonic() + seconds
         while not holds():
             self._check_alive()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import strategies as st
 
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
@@ -64,7 +64,7 @@ def some_events() -> st.SearchStrategy[FactomEvent]:
     return _message(FactomEvent.DESCRIPTOR).map(lambda fields: FactomEvent(**fields))
 
 
-def _message(descriptor: Descriptor) -> st.SearchStrategy[dict[str, Any]]:
+def _message(descriptor: Any) -> st.SearchStrategy[dict[str, Any]]:
     plain = {f.name: _field(f) for f in descriptor.fields if f.containing_oneof is None}
     whole = st.fixed_dictionaries({}, optional=plain)
     members = [f for f in descriptor.fields if f.containing_oneof is not None]

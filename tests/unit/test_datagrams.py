@@ -75,9 +75,26 @@ NEXT = parts(b"next")
         pytest.param(
             [VERSION, parts(LARGE)[2], *NEXT], [b"frame-length", b"next"], None, id="middle lost"
         ),
-        pytest.param(parts(LARGE)[1:] + NEXT, [b"datagram-stray"] * 2 + [b"next"], 0, id="no begin"),
         pytest.param(
-            [*parts(LARGE)[:2], b"short", *NEXT], [b"datagram-size", b"next"], 1, id="rest too short"
+            parts(LARGE)[1:] + NEXT, [b"datagram-stray"] * 2 + [b"next"], 0, id="no begin"
+        ),
+        pytest.param(
+            [*parts(LARGE)[:2], b"short", *NEXT],
+            [b"datagram-size", b"next"],
+            1,
+            id="rest too short",
+        ),
+        pytest.param(
+            [*parts(LARGE)[:2], b"x" * 5000, *NEXT],
+            [b"datagram-size", b"next"],
+            1,
+            id="rest too long",
+        ),
+        pytest.param(
+            [VERSION, struct.pack("<i", 10) + bytes(4092), *NEXT],
+            [b"datagram-size", b"next"],
+            1,
+            id="first part too long",
         ),
         pytest.param(
             [VERSION, struct.pack("<i", 5) + b"four", *NEXT],

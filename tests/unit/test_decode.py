@@ -123,11 +123,11 @@ EMPTY_ENTRY = field(6, b"")
     "payload",
     [
         pytest.param(field(8, EMPTY_ENTRY * (MAX_PARTS + 1)), id="protobuf"),
-        pytest.param(field(8, EMPTY_ENTRY) * (MAX_PARTS + 1), id="protobuf, member again and again"),
         pytest.param(
-            b'{"Event":{"directoryBlockCommit":{"entryBlocks":['
-            + b"{}," * MAX_PARTS
-            + b"{}]}}}",
+            field(8, EMPTY_ENTRY) * (MAX_PARTS + 1), id="protobuf, member again and again"
+        ),
+        pytest.param(
+            b'{"Event":{"directoryBlockCommit":{"entryBlocks":[' + b"{}," * MAX_PARTS + b"{}]}}}",
             id="json",
         ),
     ],

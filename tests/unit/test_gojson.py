@@ -52,8 +52,8 @@ def test_the_writer_of_the_tests_writes_what_a_node_wrote() -> None:
         ({}, FactomEvent()),
         ({"Event": None}, FactomEvent()),
         ({"Event": {}}, FactomEvent()),
-        ({"eventSource": -1}, FactomEvent(eventSource=-1)),
-        ({"eventSource": 77}, FactomEvent(eventSource=77)),
+        ({"eventSource": -1}, FactomEvent(eventSource=-1)),  # type: ignore[arg-type]
+        ({"eventSource": 77}, FactomEvent(eventSource=77)),  # type: ignore[arg-type]
         ({"fromTheFuture": [{"x": None}]}, FactomEvent()),
         (member("chainCommit", None), FactomEvent(chainCommit={})),
         (member("chainCommit", {"timestamp": {}}), FactomEvent(chainCommit={"timestamp": {}})),

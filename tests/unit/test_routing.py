@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bridge.core.routing import ChainFilter, Routes
-from bridge.model import Constants, Kind, Message
+from bridge.model import Kind, Layout, Message
 from bridge.pb.eventmessages.factomEvents_pb2 import ChainCommit, EntryCommit, EntryReveal
 
 CHAIN, OTHER = b"c" * 32, b"o" * 32
@@ -17,7 +17,7 @@ def twice(data: bytes) -> bytes:
 
 
 def message(kind: Kind, token: str) -> Message:
-    return Message(1, "id", None, token, Constants(kind, ()), (), b"")
+    return Message(1, "id", None, token, Layout(kind, (), ()), (), b"")
 
 
 def test_topics_have_the_prefix_and_the_name_of_the_kind_unless_renamed() -> None:

@@ -1,0 +1,120 @@
+"""The journal's file and its lock: how they are opened, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import apsw
+
+from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
+
+__all__ = ["CHECKPOINT_PAGES", "PAGE_BYTES", "connect", "locked", "one", "refuse"]
+
+PAGE_BYTES = 16_384
+CHECKPOINT_PAGES = 2_000
+"""Pages of WAL before it is folded into the file: 32 MB."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY) STRICT;
+CREATE TABLE IF NOT EXISTS readers (name TEXT PRIMARY KEY, seq INTEGER, state BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS groups (
+    first INTEGER PRIMARY KEY, count INTEGER, checksum INTEGER, head BLOB, frames BLOB
+) STRICT;
+"""
+_FORMAT = 1
+_SYNC_FAILURES = {
+    apsw.SQLITE_IOERR_FSYNC,
+    apsw.SQLITE_IOERR_DIR_FSYNC,
+    apsw.SQLITE_IOERR_READ,
+    apsw.SQLITE_IOERR_SHORT_READ,
+    apsw.SQLITE_IOERR_CORRUPTFS,
+}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of the journal in `folder`, which is made where it is missing.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+        StorageUnusable: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StorageUnusable(f"cannot use {folder}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlreadyRunning(f"another instance holds {folder}") from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def connect(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
+    """Open the file, making it where there is none: a connection that writes, one that reads.
+
+    Raises:
+        StorageUnusable: it cannot be opened, or is of another format.
+        StorageDamaged: it is no journal.
+    """
+    try:
+        return _connect(path)
+    except apsw.CantOpenError as error:
+        raise StorageUnusable(f"cannot open {path}: {error}") from error
+    except apsw.Error as error:
+        refuse(error)
+
+
+def _connect(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
+    writer = apsw.Connection(str(path))
+    writer.set_busy_timeout(5_000)
+    for pragma in (
+        f"page_size = {PAGE_BYTES}",
+        "auto_vacuum = INCREMENTAL",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        "journal_size_limit = 67108864",
+    ):
+        writer.execute(f"PRAGMA {pragma}")
+    mode, level = one(writer, "PRAGMA journal_mode"), one(writer, "PRAGMA synchronous")
+    if (mode, level) != ("wal", 2):
+        raise StorageUnusable(f"{path} works in mode {mode}, level {level}; it needs WAL and FULL")
+    with writer:
+        writer.execute(_SCHEMA)
+        writer.execute(
+            "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('epoch', ?)",
+            (_FORMAT, secrets.token_hex(8)),
+        )
+    found = one(writer, "SELECT value FROM meta WHERE name = 'format'")
+    if found != _FORMAT:
+        raise StorageUnusable(f"{path} has format {found}; this version reads {_FORMAT}")
+    reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.set_busy_timeout(5_000)
+    return writer, reader
+
+
+def one(connection: apsw.Connection, sql: str) -> Any:
+    """Return the one value that `sql` asks for."""
+    return next(iter(connection.execute(sql)))[0]
+
+
+def refuse(error: apsw.Error) -> NoReturn:
+    """Say in the bridge's terms what SQLite raised: is it space, or is it trust?"""
+    if isinstance(error, apsw.FullError):
+        raise StorageFull(f"the journal's disk is full: {error}") from error
+    if isinstance(error, apsw.IOError):
+        if getattr(error, "extendedresult", 0) in _SYNC_FAILURES:
+            raise StorageDamaged(f"the journal could not be synced: {error}") from error
+        raise StorageFull(f"the journal could not be written: {error}") from error
+    raise StorageDamaged(f"the journal cannot be trusted: {error}") from error

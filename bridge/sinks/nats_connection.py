@@ -1,0 +1,125 @@
+"""Connects to NATS, and creates the stream as the contract needs it, or verifies the one there."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import nats
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from bridge import log
+from bridge.errors import SinkFault
+from bridge.settings import NatsSettings
+
+__all__ = ["Stream", "connect"]
+
+_log = log.get("nats")
+_CONNECT_SECONDS = 5
+
+
+class Stream(NamedTuple):
+    """What the server told of the stream."""
+
+    atomic: bool
+    """Whether it takes atomic batches."""
+    limit: int
+    """Largest message, headers included."""
+
+
+async def connect(
+    settings: NatsSettings, subject: str, closed: Callable[[], Awaitable[None]]
+) -> tuple[Client, Stream]:
+    """Return a connection, whose loss is told to `closed`, and the stream that takes `subject`.
+
+    Raises:
+        SinkFault: the stream is of other subjects.
+        nats.errors.Error, OSError, TimeoutError: as nats-py does; the sink says it in its terms.
+    """
+
+    async def failed(error: Exception) -> None:
+        _log.debug("client error", error=str(error))
+
+    client = await nats.connect(
+        list(settings.servers),
+        name="factom-bridge",
+        allow_reconnect=False,
+        connect_timeout=_CONNECT_SECONDS,
+        pending_size=64 * 1024 * 1024,
+        closed_cb=closed,
+        disconnected_cb=closed,
+        error_cb=failed,
+        tls=_tls(settings),
+        **_login(settings),
+    )
+    try:
+        return client, await _ensure_stream(client, settings, subject)
+    except BaseException:
+        await client.close()
+        raise
+
+
+async def _ensure_stream(client: Client, settings: NatsSettings, subject: str) -> Stream:
+    jetstream = client.jetstream(timeout=settings.timeout_seconds)
+    try:
+        info = await jetstream.stream_info(settings.stream)
+    except nats.js.errors.NotFoundError:
+        info = await jetstream.add_stream(
+            StreamConfig(
+                name=settings.stream,
+                description="The Factom live feed, published by factom-bridge",
+                subjects=[subject],
+                retention=RetentionPolicy.LIMITS,
+                storage=StorageType.FILE,
+                discard=DiscardPolicy.NEW,
+                max_age=settings.max_age_seconds,
+                max_bytes=settings.max_bytes,
+                num_replicas=settings.replicas,
+                duplicate_window=settings.duplicate_window_seconds,
+                allow_direct=True,
+                allow_atomic=True,
+            )
+        )
+        _log.info("stream made", stream=settings.stream, subjects=subject)
+    config = info.config
+    if subject not in (config.subjects or []):
+        raise SinkFault(
+            f"the stream {settings.stream} has the subjects {config.subjects}, not {subject}"
+        )
+    if (config.duplicate_window or 0) < 3600 or config.discard != DiscardPolicy.NEW:
+        _log.warning(
+            "stream is weaker than the contract",
+            stream=settings.stream,
+            duplicate_window=config.duplicate_window,
+            discard=str(config.discard),
+            remedy="Set a duplicate window of an hour or more, and discard new.",
+        )
+    largest = config.max_msg_size or -1
+    limit = client.max_payload if largest < 0 else min(client.max_payload, largest)
+    return Stream(bool(config.allow_atomic), limit)
+
+
+def _login(settings: NatsSettings) -> dict[str, Any]:
+    login: dict[str, Any] = {}
+    if settings.user is not None:
+        login["user"] = settings.user
+    for name, secret in (("password", settings.password), ("token", settings.token)):
+        if secret is not None:
+            login[name] = secret.get_secret_value()
+    if settings.nkey_seed is not None:
+        login["nkeys_seed_str"] = settings.nkey_seed.get_secret_value()
+    if settings.credentials_file is not None:
+        login["user_credentials"] = str(settings.credentials_file)
+    return login
+
+
+def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
+    if settings.tls_ca_file is None and settings.tls_cert_file is None:
+        return None
+    context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    if settings.tls_cert_file is not None:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context

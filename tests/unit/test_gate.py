@@ -1,0 +1,94 @@
+"""`receivers.gate`: who is let in, and how many."""
+
+import pytest
+
+from bridge.receivers import gate
+from bridge.receivers.gate import AllowList, ConnectionGate
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "in_it"),
+    [
+        (["loopback"], "127.0.0.1", True),
+        (["loopback"], "127.9.9.9", True),
+        (["loopback"], "::1", True),
+        (["loopback"], "::ffff:127.0.0.1", True),
+        (["loopback"], "10.0.0.1", False),
+        (["loopback"], "::ffff:10.0.0.1", False),
+        (["10.1.0.0/16"], "10.1.2.3", True),
+        (["10.1.0.0/16"], "::ffff:10.1.2.3", True),
+        (["10.1.0.0/16"], "10.2.0.1", False),
+        (["10.1.0.0/16"], "127.0.0.1", False),
+        (["10.1.0.0/16", "192.0.2.7"], "192.0.2.7", True),
+        (["192.0.2.7"], "192.0.2.8", False),
+        (["fd00::/8"], "fd12::1", True),
+        (["fd00::/8"], "fe80::1%eth0", False),
+        (["fe80::/10"], "fe80::1%eth0", True),
+        (["fd00::/8"], "10.0.0.1", False),
+        (["any"], "203.0.113.1", True),
+        (["10.0.0.0/8", "any"], "2001:db8::1", True),
+        ([], "127.0.0.1", False),
+    ],
+)
+def test_peers_are_let_in_by_their_network(allowed: list[str], host: str, in_it: bool) -> None:
+    assert (host in AllowList(allowed)) is in_it
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+
+    class Time:
+        @staticmethod
+        def monotonic() -> float:
+            return now[0]
+
+    monkeypatch.setattr(gate, "time", Time)
+    return now
+
+
+def limited(total: int = 100, per_address: int = 100, per_second: int = 100) -> ConnectionGate:
+    allow = AllowList(["10.0.0.0/8"])
+    return ConnectionGate(allow, total=total, per_address=per_address, per_second=per_second)
+
+
+def test_connections_are_refused_in_all_and_let_in_again_when_one_left(clock: list[float]) -> None:
+    door = limited(total=2)
+    answers = [door.enter(host) for host in ("10.0.0.1", "10.0.0.2", "10.0.0.3")]
+    assert answers == [None, None, "too-many-connections"]
+    assert door.open == 2
+    door.leave("10.0.0.1")
+    assert door.enter("10.0.0.3") is None
+
+
+def test_connections_are_refused_per_address_and_others_are_not(clock: list[float]) -> None:
+    door = limited(per_address=2)
+    hosts = ("10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2")
+    assert [door.enter(host) for host in hosts] == [None, None, "too-many-from-address", None]
+    door.leave("10.0.0.1")
+    assert door.enter("10.0.0.1") is None
+
+
+def test_connections_are_refused_per_second_though_others_left(clock: list[float]) -> None:
+    door = limited(per_second=2)
+    for _ in range(2):
+        assert door.enter("10.0.0.1") is None
+        door.leave("10.0.0.1")
+    clock[0] += 0.9
+    assert door.enter("10.0.0.2") == "too-many-per-second"
+    clock[0] += 0.2
+    assert door.enter("10.0.0.2") is None
+
+
+def test_who_is_not_allowed_counts_for_nothing(clock: list[float]) -> None:
+    door = limited(total=1, per_second=1)
+    assert door.enter("192.0.2.1") == "not-allowed"
+    assert (door.open, door.enter("10.0.0.1")) == (0, None)
+
+
+def test_a_gate_forgets_addresses_that_left(clock: list[float]) -> None:
+    door = limited()
+    for number in range(50):
+        assert door.enter(f"10.0.0.{number}") is None
+        door.leave(f"10.0.0.{number}")
+    assert (door.open, len(door._open)) == (0, 0)
