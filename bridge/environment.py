@@ -72,10 +72,11 @@ def shown(value: Any) -> str:
 
 
 def _without_password(text: str) -> str:
-    scheme, found, rest = text.partition("://")
-    if found and "@" in rest:
-        return f"{scheme}://********@{rest.rpartition('@')[2]}"
-    return text
+    login, found, host = text.rpartition("@")
+    if not found:
+        return text
+    scheme, slashes, _ = login.rpartition("://")
+    return f"{scheme}{slashes}********@{host}"
 
 
 def _is_secret(kind: Any) -> bool:

@@ -79,7 +79,7 @@ def decode(payload: bytes) -> Event | None:
             raise DecodeError("invalid-protobuf", f"not readable as protobuf: {error}") from error
     name = event.WhichOneof("event")
     if name is None:
-        if len(payload) > _SMALLEST_PART and len(UnknownFieldSet(event)):
+        if payload and len(UnknownFieldSet(event)):
             raise DecodeError("unknown-event", "the event has a member that the schema lacks")
         return None
     member = getattr(event, name)

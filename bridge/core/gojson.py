@@ -33,7 +33,7 @@ _LONGEST_NUMBER = 20
 """Digits of a 64-bit integer with its sign."""
 
 Convert = Callable[[Any, str], Any]
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 
 
 def parse(payload: bytes) -> FactomEvent:

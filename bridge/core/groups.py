@@ -62,10 +62,14 @@ def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row:
     return Row(first, count, head, frames, _checksum(first, count, head, frames, extend))
 
 
-def unpack(row: Row, extend: Checksum) -> Group:
-    """Return the group that `row` holds, or a damaged one of the same numbers."""
+def unpack(row: Row, last: int, extend: Checksum) -> Group:
+    """Return the group that `row` holds, or a damaged one of the same numbers.
+
+    `last` is where the next row says that it ends: its own count may be what is damaged.
+    """
     first, count, head, frames, checksum = row
-    last = first + count - 1
+    if last != first + count - 1:
+        return Group(first, last, (), f"{count} records are told where {last - first + 1} must be")
     if checksum != _checksum(first, count, head, frames, extend):
         return Group(first, last, (), "the checksum does not match")
     runs, at, taken = [], 0, 0

@@ -46,8 +46,10 @@ def _first_member(payload: bytes) -> int | None:
             if payload[at + 1] >= 0x80:
                 return None
             at += 2 + payload[at + 1]
-        if payload[at] == 0x1A and payload[at + 1] == 32:  # identityChainID
-            at += 34
+        if payload[at] == 0x1A:  # identityChainID, of 32 bytes
+            if payload[at + 1] >= 0x80:
+                return None
+            at += 2 + payload[at + 1]
         return payload[at]
     except IndexError:
         return None

@@ -30,8 +30,12 @@ from bridge.pb.eventmessages.directoryBlock_pb2 import DirectoryBlockAnchor
 
 __all__ = ["MESSAGE_TYPES", "Format", "Rendered", "Renderer"]
 
+_SENTENCE = 1_000
 LETTER_BYTES = 65_536
 """A dead letter holds a payload up to this size; of a larger one it holds a reference."""
+
+_IDENTITY_BYTES = 64
+"""Twice what an identity has; of a longer, made-up one only so much is told."""
 
 _MOST_ORIGINS = 1_000
 """Nodes whose attributes are kept ready. More than any network has; forged ones are not kept."""
@@ -163,16 +167,16 @@ class Renderer:
             return self._message(kind, member, data, seq, b"", received, origin)
         # The same words recur: who said them, and when they came, make them one event.
         salt = identity + run.received_ns.to_bytes(8, "big")
-        return self._message(kind, member, data, seq, salt, received, origin, identity[:64].hex())
+        return self._message(kind, member, data, seq, salt, received, origin, identity[:_IDENTITY_BYTES].hex())
 
     def _origin(self, source: int, identity: bytes) -> _Origin:
         found: dict[str, str] = {}
         if identity:
-            found["nodeidentity"] = identity[:64].hex()
+            found["nodeidentity"] = identity[:_IDENTITY_BYTES].hex()
         if source in _ORIGINS:
             found["origin"] = _ORIGINS[source]
         origin = _Origin(found)
-        if len(self._origins) < _MOST_ORIGINS:
+        if len(self._origins) < _MOST_ORIGINS and len(identity) <= _IDENTITY_BYTES:
             self._origins[source, identity] = origin
         return origin
 
@@ -196,7 +200,7 @@ class Renderer:
         small = len(payload) <= LETTER_BYTES
         letter = DeadLetter(
             reason=reason,
-            sentence=sentence,
+            sentence=sentence[:_SENTENCE].encode(errors="backslashreplace").decode(),
             seq=seq,
             peer=run.peer.partition("/")[0],
             payload=payload if small else b"",
@@ -209,6 +213,8 @@ class Renderer:
             seconds, nanos = divmod(received_ns, 1_000_000_000)
             letter.received_at.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
         salt = reason.encode() + digest + received_ns.to_bytes(8, "big")
+        if not payload:
+            salt += sentence.encode()
         return self._own(Kind.DEAD_LETTER, letter, seq, salt, received_ns)
 
     def _own(self, kind: Kind, member: Any, seq: int, salt: bytes, received_ns: int) -> Message:

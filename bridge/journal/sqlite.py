@@ -31,7 +31,17 @@ from bridge.settings import JournalSettings
 
 __all__ = ["Journal"]
 
-_HEAD = "SELECT coalesce(max(first + count - 1), 0) FROM groups"
+_HEAD = """
+SELECT max(
+    coalesce((SELECT first + count - 1 FROM groups ORDER BY first DESC LIMIT 1), 0),
+    coalesce((SELECT max(seq) FROM readers), 0)
+)"""
+_READ = """
+SELECT first, count, checksum, head, frames,
+    (SELECT min(other.first) FROM groups AS other WHERE other.first > groups.first)
+FROM groups
+WHERE first >= coalesce((SELECT max(first) FROM groups WHERE first <= ?), 0)
+ORDER BY first"""
 
 _ROW_BYTES = 256 * 1024
 """A commit larger than this becomes several rows, so that a reader's step stays small."""
@@ -62,7 +72,9 @@ class Journal:
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
+        # A damaged last row may tell too few records: the readers know better.
         self.head: int = one(writer, _HEAD)
+        self._written = self.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
         for name, seq, state in writer.execute("SELECT name, seq, state FROM readers"):
@@ -93,23 +105,23 @@ class Journal:
         return await self._in(self._read_thread, self._read, after, max_bytes)
 
     def _read(self, after: int, max_bytes: int) -> list[Group]:
+        groups: list[Group] = []
+        size = 0
         try:
-            rows: list[Row] = []
-            size = 0
-            for first, count, checksum, head, frames in self._reader.execute(
-                "SELECT first, count, checksum, head, frames FROM groups WHERE first >= coalesce("
-                "(SELECT max(first) FROM groups WHERE first <= ?), 0) ORDER BY first",
-                (after + 1,),
+            for first, count, checksum, head, frames, follower in self._reader.execute(
+                _READ, (after + 1,)
             ):
-                if first + count - 1 <= after:
+                last = follower - 1 if follower is not None else max(first, first + count - 1)
+                if last <= after:
                     continue
                 size += len(frames)
-                if rows and size > max_bytes:
+                if groups and size > max_bytes:
                     break
-                rows.append(Row(first, count, head, frames, checksum))
+                row = Row(first, count, head, frames, checksum)
+                groups.append(unpack(row, last, google_crc32c.extend))
         except apsw.Error as error:
             raise StorageDamaged(f"the journal cannot be read: {error}") from error
-        return [unpack(row, google_crc32c.extend) for row in rows] if rows else []
+        return groups
 
     # Writing
 
@@ -169,7 +181,7 @@ class Journal:
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
     def _commit(self, runs: Sequence[Run], advance: tuple[str, int, bytes] | None) -> int:
-        head: int = one(self._writer, _HEAD)
+        head = self._written
         if runs and not advance:
             self._respect_cap()
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
@@ -191,6 +203,7 @@ class Journal:
         except apsw.Error as error:
             self._roll_back()
             refuse(error)
+        self._written = head
         self._durable.update(moved)
         if advance:
             self._durable[advance[0]] = advance[1]
@@ -254,7 +267,8 @@ class Journal:
             if not old:
                 return False
             self._writer.execute("DELETE FROM groups WHERE first <= ?", old[-1])
-            self._writer.execute(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})")
+            # Each row of the answer is a page given back: it must be read to the end.
+            list(self._writer.execute(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})"))
         except apsw.Error as error:
             refuse(error)
         return len(old) == _TRIM_ROWS or (over and not everything)

@@ -20,6 +20,7 @@ from bridge.pb.eventmessages.entryBlock_pb2 import EntryBlockEntry
 from bridge.pb.eventmessages.factomEvents_pb2 import (
     ChainCommit,
     DirectoryBlockCommit,
+    EntityState,
     EntryCommit,
     EntryReveal,
     FactomEvent,
@@ -58,7 +59,7 @@ class Maker:
         """An entry commit: about 190 bytes."""
         return _frame(
             entryCommit=EntryCommit(
-                entityState=self._random.randrange(2),
+                entityState=self._random.choice((EntityState.REQUESTED, EntityState.ACCEPTED)),
                 entryHash=self._hash(),
                 timestamp=self._at(),
                 credits=1,

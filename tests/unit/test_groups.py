@@ -19,11 +19,13 @@ EXTEND = google_crc32c.extend
 def test_runs_come_back_as_they_were(count: int) -> None:
     row = pack(41, RUNS[:count], EXTEND)
     assert row.records == sum(run.records for run in RUNS[:count])
-    assert unpack(row, EXTEND) == Group(41, 40 + row.records, RUNS[:count])
+    assert unpack(row, 40 + row.records, EXTEND) == Group(41, 40 + row.records, RUNS[:count])
+
+LAST = 40 + sum(run.records for run in RUNS)
 
 
 def test_records_are_numbered_through_the_runs() -> None:
-    found = list(records(unpack(pack(41, RUNS, EXTEND), EXTEND)))
+    found = list(records(unpack(pack(41, RUNS, EXTEND), LAST, EXTEND)))
     assert [(r.seq, r.type, r.payload, r.run.peer) for r in found] == [
         (41, RecordType.FEED, b"one", "tcp/7"),
         (42, RecordType.FEED, b"", "tcp/7"),
@@ -48,7 +50,7 @@ def test_any_changed_bit_makes_the_group_damaged_and_leaves_nothing_of_it() -> N
             changed.append(row._replace(**{name: flipped}))
         changed += [row._replace(**{name: data[:-1]}), row._replace(**{name: data + b"\0"})]
     for one in changed:
-        group = unpack(one, EXTEND)
+        group = unpack(one, one.first + 2, EXTEND)
         assert group.damaged
         assert group.runs == ()
         assert (group.first, group.last) == (one.first, one.first + 2)

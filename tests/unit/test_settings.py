@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from bridge.environment import effective, load, settings_list
 from bridge.errors import SettingsInvalid
 from bridge.model import Kind
-from bridge.environment import effective, load, settings_list
 from bridge.settings import DELIMITER, PREFIX
 
 ALL = {setting.name: setting for setting in settings_list()}

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the certificates of this folder anew: for tests on 127.0.0.1, worthless elsewhere.
+# They stand in the repository because neither Python nor a bare machine can make them.
+# Each file holds a key (but for the authority's, which is thrown away) and its certificate.
+set -eu
+cd "$(dirname "$0")"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+days=36500
+
+key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$work/$1.key"; }
+
+authority() {
+    key "$1"
+    openssl req -x509 -new -key "$work/$1.key" -days $days -subj "/CN=factom-bridge tests, $1" \
+        -addext "keyUsage=critical,keyCertSign,cRLSign" -out "$1.pem"
+}
+
+signed() {
+    key "$1"
+    openssl req -new -key "$work/$1.key" -subj "/CN=$1" -out "$work/$1.csr"
+    cat >"$work/$1.ext" <<END
+basicConstraints=critical,CA:FALSE
+keyUsage=critical,digitalSignature
+extendedKeyUsage=serverAuth,clientAuth
+subjectAltName=IP:127.0.0.1,DNS:localhost
+subjectKeyIdentifier=hash
+authorityKeyIdentifier=keyid
+END
+    openssl x509 -req -in "$work/$1.csr" -CA authority.pem -CAkey "$work/authority.key" \
+        -CAcreateserial -CAserial "$work/serial" -days $days -extfile "$work/$1.ext" \
+        -out "$work/$1.crt"
+    cat "$work/$1.key" "$work/$1.crt" >"$1.pem"
+}
+
+authority authority
+authority stranger
+signed server
+signed client
