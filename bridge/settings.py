@@ -57,7 +57,8 @@ def _commas(value: object) -> object:
 
 
 def _name(value: str) -> str:
-    if not value or len(value) > 200 or value.strip(".") != value or not _is_plain(value):
+    # Prefix and name together are a Kafka topic, of 249 characters at most.
+    if not value or len(value) > 100 or value.strip(".") != value or not _is_plain(value):
         raise ValueError("use letters, digits, dots, hyphens and underscores, no dot at an end")
     return value
 

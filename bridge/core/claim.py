@@ -7,6 +7,7 @@ the data is: `dataref`, with its size and SHA-256.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 from bridge.model import Layout, Message
 
@@ -18,6 +19,12 @@ _ATTRIBUTE_BYTES = 2_048
 _NAMES = ("dataref", "datasize", "datasha256")
 
 
+@lru_cache(maxsize=1_000)
+def _with_reference(layout: Layout) -> Layout:
+    """One for each layout: sinks keep what they encoded by the layout's identity."""
+    return Layout(layout.kind, layout.constants, layout.names + _NAMES)
+
+
 def size(message: Message) -> int:
     """Return how many bytes the broker must take for `message`, attributes included."""
     return len(message.data) + _ATTRIBUTE_BYTES
@@ -25,10 +32,9 @@ def size(message: Message) -> int:
 
 def claim_check(message: Message, reference: str) -> Message:
     """Return what is published in place of `message`, whose data is stored at `reference`."""
-    layout = message.layout
     found = (reference, str(len(message.data)), hashlib.sha256(message.data).hexdigest())
     return message._replace(
-        layout=Layout(layout.kind, layout.constants, layout.names + _NAMES),
+        layout=_with_reference(message.layout),
         values=message.values + found,
         data=b"",
     )

@@ -46,7 +46,7 @@ def parse(payload: bytes) -> FactomEvent:
         _refuse(f"nested deeper than {MAX_DEPTH} levels")
     try:
         tree = json.loads(
-            payload,
+            payload.decode(),
             object_pairs_hook=_unique_keys,
             parse_int=_bounded_int,
             parse_float=_no_fraction,

@@ -167,7 +167,9 @@ class Renderer:
             return self._message(kind, member, data, seq, b"", received, origin)
         # The same words recur: who said them, and when they came, make them one event.
         salt = identity + run.received_ns.to_bytes(8, "big")
-        return self._message(kind, member, data, seq, salt, received, origin, identity[:_IDENTITY_BYTES].hex())
+        return self._message(
+            kind, member, data, seq, salt, received, origin, identity[:_IDENTITY_BYTES].hex()
+        )
 
     def _origin(self, source: int, identity: bytes) -> _Origin:
         found: dict[str, str] = {}

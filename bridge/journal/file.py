@@ -111,6 +111,8 @@ def one(connection: apsw.Connection, sql: str) -> Any:
 
 def refuse(error: apsw.Error) -> NoReturn:
     """Say in the bridge's terms what SQLite raised: is it space, or is it trust?"""
+    if isinstance(error, apsw.BusyError):
+        raise StorageFull(f"another program has the journal's file locked: {error}") from error
     if isinstance(error, apsw.FullError):
         raise StorageFull(f"the journal's disk is full: {error}") from error
     if isinstance(error, apsw.IOError):

@@ -74,7 +74,7 @@ class Journal:
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
         # A damaged last row may tell too few records: the readers know better.
         self.head: int = one(writer, _HEAD)
-        self._written = self.head
+        self._written: int = self.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
         for name, seq, state in writer.execute("SELECT name, seq, state FROM readers"):

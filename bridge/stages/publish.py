@@ -29,7 +29,6 @@ __all__ = ["Lane", "Rendering"]
 _STEP_BYTES = 1024 * 1024
 _KEPT_GROUPS = 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
-_ATTEMPTS_AT_ONE_MESSAGE = 3
 
 _log = log.get("publish")
 
@@ -53,6 +52,10 @@ class Rendering:
     def refused(self, message: Message, sink: str, error: str) -> Message:
         """Return the dead letter in place of `message`."""
         return self._renderer.refused(message, sink, error)
+
+
+def _data_size(message: Message) -> int:
+    return len(message.data)
 
 
 class _Batch(NamedTuple):
@@ -178,17 +181,14 @@ class Lane:
 
     async def _send(self, batch: _Batch) -> None:
         sink, messages = self._sink, batch.messages
-        for place, message in enumerate(messages):
-            if size(message) > sink.limit(message.layout.kind):
-                messages[place] = await self._set_aside(message)
-        start = duplicates = attempts = 0
+        await self._set_aside_what_is_too_large(messages)
+        start = duplicates = 0
         while start < len(messages):
             try:
                 duplicates += await sink.publish(messages[start:] if start else messages)
             except MessageRefused as error:
-                attempts = attempts + 1 if error.position == 0 else 1
                 start += error.position
-                messages[start] = await self._instead(messages[start], str(error), attempts)
+                messages[start] = await self._instead(messages[start], str(error))
             else:
                 break
         self._journal.checkpoint(self.name, batch.last)
@@ -196,6 +196,15 @@ class Lane:
         for one in batch.rendered:
             if one.left_out:
                 self._metrics.left_out(self.name, one.left_out)
+
+    async def _set_aside_what_is_too_large(self, messages: list[Message]) -> None:
+        limit = self._sink.limit
+        kinds = {message.layout.kind for message in messages}
+        if not kinds or size(max(messages, key=_data_size)) <= min(map(limit, kinds)):
+            return
+        for place, message in enumerate(messages):
+            if size(message) > limit(message.kind):
+                messages[place] = await self._set_aside(message)
 
     async def _set_aside(self, message: Message) -> Message:
         reference = await self._sink.set_aside(message)
@@ -209,7 +218,7 @@ class Lane:
         )
         return claim_check(message, reference)
 
-    async def _instead(self, message: Message, error: str, attempts: int) -> Message:
+    async def _instead(self, message: Message, error: str) -> Message:
         """Return what to send in place of a refused message, with the sink opened anew."""
         _log.warning(
             "message refused", sink=self.name, kind=message.kind.value, id=message.id, error=error
@@ -219,6 +228,6 @@ class Lane:
         if message.data and size(message) > self._sink.limit(message.layout.kind):
             # The limit was lowered since.
             return await self._set_aside(message)
-        if message.kind is Kind.DEAD_LETTER or attempts >= _ATTEMPTS_AT_ONE_MESSAGE:
+        if message.kind is Kind.DEAD_LETTER:
             raise SinkFault(f"{self.name} refuses even the dead letter: {error}")
         return self._rendering.refused(message, self.name, error)

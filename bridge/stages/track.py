@@ -10,7 +10,8 @@ import asyncio
 
 from bridge import log
 from bridge.core.alerts import gap_alert
-from bridge.core.groups import own_run, records
+from bridge.core.framing import split_frames
+from bridge.core.groups import own_run
 from bridge.core.heights import GapOpened, GapResolved, Heights, Signal, observe
 from bridge.core.peek import block_height
 from bridge.errors import StorageFull
@@ -48,20 +49,19 @@ class Tracker:
 
     async def _step(self, group: Group) -> None:
         heights, alerts = self._heights, []
-        for record in records(group):
-            if record.type != RecordType.FEED:
-                continue
-            seen = block_height(record.payload)
-            if seen is None:
-                continue
-            height, replayed = seen
-            at_ns = record.run.received_ns
-            heights, signal = observe(heights, height, at_ns)
-            if signal is not None:
-                self._signal(signal)
-                how = GapAlert.HOW_REPLAY if replayed else GapAlert.HOW_LATE
-                alert = gap_alert(self._network, signal, how, at_ns)
-                alerts.append(own_run(Kind.GAP_ALERT, alert.SerializeToString(), at_ns))
+        for run in group.runs:
+            at_ns = run.received_ns
+            for type_, payload in split_frames(run.frames):
+                seen = block_height(payload) if type_ == RecordType.FEED else None
+                if seen is None:
+                    continue
+                height, replayed = seen
+                heights, signal = observe(heights, height, at_ns)
+                if signal is not None:
+                    self._signal(signal)
+                    how = GapAlert.HOW_REPLAY if replayed else GapAlert.HOW_LATE
+                    alert = gap_alert(self._network, signal, how, at_ns)
+                    alerts.append(own_run(Kind.GAP_ALERT, alert.SerializeToString(), at_ns))
         if heights is self._heights:
             self._journal.checkpoint(READER, group.last)
             return

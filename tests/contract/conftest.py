@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsBroker]:
     with NatsBroker(tmp_path_factory.mktemp("nats")) as broker:
         yield broker
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_for_other_tests() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=["nats", "nats-without-atomic-batches", "kafka"])

@@ -19,7 +19,11 @@ from tests.brokers.process import Broker
 from tests.contract.stand import EPOCH, Stand, opened, rendered
 from tests.support.consumers import Read
 
-pytestmark = pytest.mark.brokers
+pytestmark = [
+    pytest.mark.brokers,
+    # A client that is given up leaves its socket to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 
 _CLOSE_SECONDS = 2
 _SLACK_SECONDS = 1

@@ -15,9 +15,9 @@ from packaging.requirements import Requirement
 from prometheus_client import Counter, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
+from bridge.environment import load, settings_list
 from bridge.errors import AlreadyRunning, SettingsInvalid
 from bridge.metrics import Metrics
-from bridge.environment import load, settings_list
 from bridge.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

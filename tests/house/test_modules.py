@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.metrics import Metrics
 from bridge.environment import settings_list
+from bridge.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = ROOT / "bridge"

@@ -140,7 +140,7 @@ def test_the_recording_sets_every_field_of_the_feed_schema() -> None:
 
 def test_a_message_survives_pickling() -> None:
     event = FactomEvent.FromString(max(_payloads(), key=len))
-    assert pickle.loads(pickle.dumps(event)) == event  # noqa: S301  (our own bytes)
+    assert pickle.loads(pickle.dumps(event)) == event
 
 
 def _as_table(file: FileDescriptor) -> dict[str, Any]:

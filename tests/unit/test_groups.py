@@ -21,6 +21,7 @@ def test_runs_come_back_as_they_were(count: int) -> None:
     assert row.records == sum(run.records for run in RUNS[:count])
     assert unpack(row, 40 + row.records, EXTEND) == Group(41, 40 + row.records, RUNS[:count])
 
+
 LAST = 40 + sum(run.records for run in RUNS)
 
 

@@ -328,14 +328,6 @@ async def test_a_folder_that_cannot_be_used_says_so(tmp_path: Path) -> None:
                 pass
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_folder_without_rights_says_so(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(StorageUnusable):
-        async with opened(tmp_path):
-            pass
-
-
 async def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "journal.db"
     file.write_bytes(b"not a database, but something of the operator's" * 1000)
