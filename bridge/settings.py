@@ -204,9 +204,9 @@ class KafkaSettings(Section):
     """Key (PEM) of our own certificate."""
     tls_key_password: SecretStr | None = None
     """Password of that key."""
-    compression: Literal["none", "gzip", "lz4", "zstd"] = "lz4"
-    """Compression of batches."""
-    batch_bytes: Annotated[int, Field(ge=16_384, le=64 * MIB)] = 512 * 1024
+    compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
+    """Compression of batches: less for the network and the disk, more work for the bridge."""
+    batch_bytes: Annotated[int, Field(ge=16_384, le=64 * MIB)] = MIB
     """Largest batch; bounded by what the topic takes."""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 1
     """Partitions of keyed topics, when the bridge makes them. One keeps a topic's whole order."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -161,6 +161,8 @@ class KafkaSink:
                             await producer.send_batch(builder, topic, partition=partition)
                         )
                         sent.append(held)
+                        # It is on its way while the next one is built.
+                        await asyncio.sleep(0)
                 results = await asyncio.gather(*futures, return_exceptions=True)
         except (kafka.KafkaError, OSError, TimeoutError) as error:
             _map(error)
@@ -199,23 +201,21 @@ class KafkaSink:
 
     def _build(
         self, producer: AIOKafkaProducer, items: list[tuple[int, Message]]
-    ) -> list[tuple[Any, list[tuple[int, Message]]]]:
-        """Return batches that hold `items` in order, each with what it holds."""
+    ) -> Iterator[tuple[Any, list[tuple[int, Message]]]]:
+        """Yield batches that hold `items` in order, each with what it holds."""
         at = int(time.time() * 1000)
-        built: list[tuple[Any, list[tuple[int, Message]]]] = []
         builder, held = producer.create_batch(), list[tuple[int, Message]]()
         for item in items:
             message = item[1]
             key = message.key.encode() if message.key is not None else None
             headers = self._headers(message)
             if builder.append(timestamp=at, key=key, value=message.data, headers=headers) is None:
-                built.append((builder, held))
+                yield builder, held
                 builder, held = producer.create_batch(), []
                 builder.append(timestamp=at, key=key, value=message.data, headers=headers)
             held.append(item)
         builder.close()
-        built.append((builder, held))
-        return built
+        yield builder, held
 
     def _headers(self, message: Message) -> HeaderList:
         prepared = self._prepared.get(message.layout)

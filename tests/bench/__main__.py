@@ -128,7 +128,7 @@ def _measure(
             seconds, cpu = nats_script(frames, nats.url)
         rate = count / seconds
         return Figures(rate, rate, size / seconds / _MB, cpu / count * 100_000)
-    environ = {"BRIDGE_FORMAT": format_ or "protobuf", "BRIDGE_PREFIX": f"bench{time.time_ns()}"}
+    environ = {k: v for k, v in os.environ.items() if k.startswith("BRIDGE_")} | {"BRIDGE_FORMAT": format_ or "protobuf", "BRIDGE_PREFIX": f"bench{time.time_ns()}"}
     if sinks in {"kafka", "both"}:
         environ["BRIDGE_KAFKA__BOOTSTRAP_SERVERS"] = kafka.bootstrap
     if sinks in {"nats", "both"}:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import nkeys
+import nkeys  # type: ignore[import-untyped]
 import pytest
 
 from bridge.errors import SinkFault, SinkUnavailable
@@ -29,7 +29,7 @@ _OURS = {"tls_cert_file": _CLIENT, "tls_key_file": _CLIENT}
 
 async def _is_let_in(stand: Stand, **settings: Any) -> None:
     async with opened(stand.sink(**settings)) as sink:
-        assert await sink.publish(rendered([Maker().commit()])) == 0
+        await sink.publish(rendered([Maker().commit()]))
 
 
 async def _is_refused(

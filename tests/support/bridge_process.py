@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -265,10 +266,14 @@ class BridgeProcess:
         """Return what `/metrics` says."""
         return Metrics(self.get("/metrics")[1])
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, and return at once."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def terminate(self) -> None:
         """Ask it to end (SIGTERM), and return at once."""
-        if self._process is not None:
-            self._process.terminate()
+        self.send_signal(signal.SIGTERM)
 
     def wait(self, seconds: float = _STOP_SECONDS) -> int:
         """Return its exit code.
