@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import __version__, log
-from bridge.app import serve
+from bridge.app import routes_of, serve
 from bridge.check import check_brokers
+from bridge.core.asyncapi import document
 from bridge.demo import show
 from bridge.environment import effective, load
 from bridge.errors import BridgeError, UsageError
@@ -114,6 +115,14 @@ def check() -> None:
     """Check the settings, that the brokers answer, and that topics and stream fit."""
     chosen = _settings()
     asyncio.run(check_brokers(chosen, _out))
+
+
+@app.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI 3 document of what is published with these settings, as JSON."""
+    chosen = load(os.environ)
+    described = document(routes_of(chosen), __version__, chosen.format, chosen.json_bytes)
+    sys.stdout.write(json.dumps(described, indent=2) + "\n")
 
 
 @app.command()

@@ -28,7 +28,15 @@ from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.pb.eventmessages import factomEvents_pb2 as feed
 from bridge.pb.eventmessages.directoryBlock_pb2 import DirectoryBlockAnchor
 
-__all__ = ["MESSAGE_TYPES", "Format", "Rendered", "Renderer"]
+__all__ = [
+    "CONTENT_TYPES",
+    "MESSAGE_TYPES",
+    "Format",
+    "Rendered",
+    "Renderer",
+    "schema_uri",
+    "type_of",
+]
 
 _SENTENCE = 1_000
 LETTER_BYTES = 65_536
@@ -41,7 +49,7 @@ _MOST_ORIGINS = 1_000
 """Nodes whose attributes are kept ready. More than any network has; forged ones are not kept."""
 
 Format = Literal["json", "protobuf"]
-_CONTENT_TYPES: dict[Format, str] = {
+CONTENT_TYPES: dict[Format, str] = {
     "json": "application/json",
     "protobuf": "application/protobuf",
 }
@@ -61,6 +69,16 @@ MESSAGE_TYPES: dict[Kind, Any] = {
     Kind.DEAD_LETTER: DeadLetter,
 }
 """The protobuf message that is the data of each kind."""
+
+
+def type_of(kind: Kind) -> str:
+    """Return the CloudEvents type of `kind`."""
+    return f"com.factom.livefeed.{kind}.v1"
+
+
+def schema_uri(kind: Kind) -> str:
+    """Return the name of the schema of the data of `kind`, with its version."""
+    return f"urn:factom-bridge:{MESSAGE_TYPES[kind].DESCRIPTOR.full_name}:v1"
 
 
 class Rendered(NamedTuple):
@@ -102,7 +120,7 @@ class Renderer:
         self._epoch = epoch
         self._off = routes.off
         self._chains = chains
-        self._content_type = _CONTENT_TYPES[format]
+        self._content_type = CONTENT_TYPES[format]
         self._json = JsonWriter(json_bytes) if format == "json" else None
         self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
         self._origins: dict[tuple[int, bytes], _Origin] = {}
@@ -265,9 +283,9 @@ class Renderer:
         constants = (
             ("specversion", "1.0"),
             ("source", self._source),
-            ("type", f"com.factom.livefeed.{kind}.v1"),
+            ("type", type_of(kind)),
             ("datacontenttype", self._content_type),
-            ("dataschema", f"urn:factom-bridge:{MESSAGE_TYPES[kind].DESCRIPTOR.full_name}:v1"),
+            ("dataschema", schema_uri(kind)),
         )
         return Layout(kind, constants, names + FACTS[kind].extensions + origin.names)
 

@@ -32,6 +32,7 @@ from rich.table import Table
 from tests.bench.bridges import BenchBridge
 from tests.bench.maker import SIZES, Maker
 from tests.bench.reference import kafka_script, nats_script
+from tests.bench.report import PAGE, page
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 
@@ -57,7 +58,9 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(SIZES.values()), help="commit,mix,reveal,block")
     parser.add_argument("--formats", default="protobuf,json")
     parser.add_argument("--scale", type=float, default=1.0, help="of the amount of data")
-    parser.add_argument("--json", type=Path, help="where the figures are written")
+    parser.add_argument(
+        "--json", type=Path, help="where the figures are written; docs/performance.md too"
+    )
     chosen = parser.parse_args()
     console = Console()
     targets, formats = chosen.to.split(","), chosen.formats.split(",")
@@ -85,8 +88,19 @@ def main() -> None:
                     found[name] = _median(runs)
         console.print(_table(found))
     if chosen.json:
-        machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        machine = _machine()
         chosen.json.write_text(json.dumps({"machine": machine, "figures": found}, indent=1) + "\n")
+        PAGE.write_text(page(machine, found))
+
+
+def _machine() -> str:
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(": ")[2]
+            break
+    python = sys.version.split()[0]
+    return f"{os.cpu_count()} cores ({model}), Python {python}, {time.strftime('%Y-%m-%d')}"
 
 
 def _cases(targets: list[str], formats: list[str]) -> Iterator[tuple[str, str]]:
@@ -128,7 +142,7 @@ def _measure(
             seconds, cpu = nats_script(frames, nats.url)
         rate = count / seconds
         return Figures(rate, rate, size / seconds / _MB, cpu / count * 100_000)
-    environ = {k: v for k, v in os.environ.items() if k.startswith("BRIDGE_")} | {"BRIDGE_FORMAT": format_ or "protobuf", "BRIDGE_PREFIX": f"bench{time.time_ns()}"}
+    environ = {"BRIDGE_FORMAT": format_ or "protobuf", "BRIDGE_PREFIX": f"bench{time.time_ns()}"}
     if sinks in {"kafka", "both"}:
         environ["BRIDGE_KAFKA__BOOTSTRAP_SERVERS"] = kafka.bootstrap
     if sinks in {"nats", "both"}:

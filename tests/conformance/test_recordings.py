@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,7 +14,10 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from jsonschema import Draft202012Validator
 
+from bridge.core.asyncapi import document
+from bridge.core.routing import Routes
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
@@ -47,6 +51,7 @@ async def test_a_recorded_feed_arrives_whole_and_in_order(
     if not capture.events()[0].get("json", False) and "json" not in name:
         _assert_ids_are_hashes_of_the_nodes_own_bytes(capture, topics)
     _assert_valid(published)
+    _assert_as_described(published)
     _assert_gap_alerts(name, published)
     assert not [read for read in published.stream if read.kind == "dead-letter"]
 
@@ -134,6 +139,19 @@ def _assert_valid(published: Published) -> None:
         attributes["time"] = datetime.fromisoformat(attributes["time"])
         event = CloudEvent(attributes, message.data)
         assert event.get_id() == message.headers["Nats-Msg-Id"]
+
+
+def _assert_as_described(published: Published) -> None:
+    """The AsyncAPI document is true of what was published."""
+    described = document(Routes("factom", {}, ()), "0", "json", "hex")
+    for message in published.stream:
+        told = described["components"]["messages"][message.kind]
+        root = described | {"$ref": "#/components/messages/" + message.kind}
+        headers = Draft202012Validator({**root, "$ref": root["$ref"] + "/headers"})
+        headers.validate(message.attributes)
+        assert told["contentType"] == message.headers["ce-datacontenttype"]
+        data = Draft202012Validator({**root, "$ref": root["$ref"] + "/payload"})
+        data.validate(json.loads(message.data))
 
 
 def _assert_gap_alerts(name: str, published: Published) -> None:
