@@ -158,3 +158,20 @@ async def test_in_kafka_it_lies_in_parts_beside_its_topic(
     body = await fetch_from_kafka(kafka.bootstrap, read[_SMALL].attributes["dataref"])
     _check_claim(read[_SMALL], body, large)
     _check_small(read, payloads)
+
+
+async def test_a_kafka_topic_that_is_large_enough_takes_it_whole(
+    tmp_path: Path, kafka: KafkaBroker
+) -> None:
+    payloads, large = _feed()
+    await _make_topic(kafka.bootstrap, "large-64mb.entry-reveal", 64 * 1024 * 1024)
+    environ = {
+        "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "BRIDGE_PREFIX": "large-64mb",
+        "BRIDGE_FORMAT": "protobuf",
+    }
+    await _bridge(tmp_path, environ, payloads)
+    read = (await read_topics(kafka.bootstrap, "large-64mb"))["large-64mb.entry-reveal"]
+    _check_order(read, payloads)
+    member = FactomEvent.FromString(large).entryReveal
+    assert read[_SMALL].data == member.SerializeToString(deterministic=True)

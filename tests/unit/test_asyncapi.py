@@ -13,7 +13,7 @@ from bridge.model import Kind
 @pytest.mark.parametrize("kind", Kind)
 def test_the_schema_of_each_kind_is_a_schema(kind: Kind) -> None:
     for form in ("hex", "base64"):
-        Draft202012Validator.check_schema(data_schema(kind, form))  # type: ignore[arg-type]
+        Draft202012Validator.check_schema(data_schema(kind, form))
 
 
 @pytest.mark.parametrize(
