@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-__all__ = ["Group", "Kind", "Layout", "Message", "Record", "RecordType", "Run"]
+__all__ = ["Group", "Kind", "Layout", "Message", "Record", "RecordType", "Run", "Tail"]
 
 
 class Kind(StrEnum):
@@ -107,3 +107,10 @@ class Message(NamedTuple):
         """All CloudEvents attributes by name."""
         layout = self.layout
         return dict(layout.constants) | dict(zip(layout.names, self.values, strict=True))
+
+
+class Tail(NamedTuple):
+    """The last message of this journal that a broker holds, with all those before it."""
+
+    seq: int
+    id: str

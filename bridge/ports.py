@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from bridge.model import Group, Kind, Message, Run
+from bridge.model import Group, Kind, Message, Run, Tail
 
 __all__ = ["Feed", "Journal", "Sink"]
 
@@ -107,6 +107,13 @@ class Sink(Protocol):
         Raises:
             SinkUnavailable: the broker does not answer.
             SinkFault: it answers, and refuses the bridge or lacks what the contract needs.
+        """
+        ...
+
+    async def tail(self) -> Tail | None:
+        """Return the last message that the broker holds, if all before it are there for certain.
+
+        None where the broker cannot tell, or holds none of this journal. Raises: as `publish`.
         """
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bridge.core.claim import size
 from bridge.errors import BridgeError, MessageRefused
-from bridge.model import Group, Kind, Message, Run
+from bridge.model import Group, Kind, Message, Run, Tail
 
 __all__ = ["MemoryJournal", "ScriptedSink"]
 
@@ -107,6 +107,8 @@ class ScriptedSink:
         """Messages handed to it, acknowledged or not."""
         self.acknowledged: list[Message] = []
         self.aside: dict[str, bytes] = {}
+        self.last: Tail | None = None
+        """What the broker says that it holds."""
 
     @property
     def name(self) -> str:
@@ -123,6 +125,9 @@ class ScriptedSink:
         self.opened += 1
         self.is_open = True
         self._limit = self.broker_bytes
+
+    async def tail(self) -> Tail | None:
+        return self.last
 
     async def publish(self, messages: Sequence[Message]) -> int:
         assert self.is_open, "sent to a closed sink"

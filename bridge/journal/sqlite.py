@@ -49,7 +49,6 @@ _ROW_BYTES = 256 * 1024
 _TRIM_ROWS = 64
 """Rows deleted in one transaction, so that a commit never waits long behind it."""
 
-_TEND_SECONDS = 0.25
 
 T = TypeVar("T")
 
@@ -151,10 +150,10 @@ class Journal:
         """See `ports.Journal`."""
         self._readers[reader] = seq
 
-    async def tend(self) -> None:
+    async def tend(self, every_seconds: float = 0.25) -> None:
         """Keep house until cancelled: write checkpoints down, trim, measure."""
         while True:
-            await asyncio.sleep(_TEND_SECONDS)
+            await asyncio.sleep(every_seconds)
             try:
                 await self.flush()
                 while await self._in(self._write_thread, self._trim):

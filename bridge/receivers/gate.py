@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["AllowList", "ConnectionGate"]
 
@@ -35,7 +35,16 @@ class AllowList:
 class ConnectionGate:
     """Counts connections, and says why one more is refused."""
 
-    def __init__(self, allow: AllowList, *, total: int, per_address: int, per_second: int) -> None:
+    def __init__(
+        self,
+        allow: AllowList,
+        *,
+        total: int,
+        per_address: int,
+        per_second: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._allow = allow
         self._total = total
         self._per_address = per_address
@@ -56,7 +65,7 @@ class ConnectionGate:
             return "too-many-connections"
         if self._open[host] >= self._per_address:
             return "too-many-from-address"
-        now = time.monotonic()
+        now = self._clock()
         while self._recent and self._recent[0] <= now - 1:
             self._recent.popleft()
         if len(self._recent) >= self._per_second:

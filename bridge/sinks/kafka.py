@@ -16,12 +16,13 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer, errors as kafka
+from aiokafka.conn import create_conn
 from aiokafka.partitioner import murmur2
 
 from bridge import log
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Kind, Layout, Message
+from bridge.model import Kind, Layout, Message, Tail
 from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_topics import Topic, Topics
 
@@ -83,8 +84,27 @@ class KafkaSink:
                 self._admin.ensure(self._connection()), self._settings.timeout_seconds
             )
             await self._start_producer()
+        except kafka.KafkaConnectionError as error:
+            _map(await self._why_not_connected() or error)
         except (kafka.KafkaError, OSError, TimeoutError, ValueError) as error:
             _map(error)
+
+    async def _why_not_connected(self) -> BaseException | None:
+        """Return the error of a login that the brokers refuse: the client only logs it."""
+        chosen = self._connection()
+        del chosen["retry_backoff_ms"]
+        for server in chosen.pop("bootstrap_servers"):
+            host, _, port = server.rpartition(":")
+            try:
+                async with asyncio.timeout(self._settings.timeout_seconds):
+                    connection = await create_conn(host.strip("[]"), int(port), **chosen)
+                connection.close()
+            except _FAULTS as error:
+                found: BaseException = error
+                return found
+            except (kafka.KafkaError, OSError, TimeoutError, ValueError):
+                continue
+        return None
 
     async def _start_producer(self) -> None:
         settings = self._settings
@@ -127,6 +147,10 @@ class KafkaSink:
                 password.get_secret_value() if password else None,
             )
         return context
+
+    async def tail(self) -> Tail | None:
+        """See `ports.Sink`: topics are filled side by side, so no one message tells of all."""
+        return None
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`. Kafka does not tell duplicates: always 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 from aiokafka import errors as kafka
@@ -17,6 +18,8 @@ __all__ = ["Topic", "Topics"]
 
 _log = log.get("kafka")
 _COMPACTED = frozenset({Kind.GAP_ALERT})
+_LOOK_AGAIN_SECONDS = 0.1
+_NOT_YET = (kafka.UnknownTopicOrPartitionError, kafka.LeaderNotAvailableError)
 
 
 class Topic(NamedTuple):
@@ -91,28 +94,44 @@ class Topics:
         _log.info("topics made", topics=missing)
 
     async def _describe(self, admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, Topic]:
-        partitions = {}
-        for topic in await admin.describe_topics(names):
-            error = kafka.for_code(topic["error_code"])
-            if error is not kafka.NoError:
-                raise error(f"topic {topic['topic']}")
-            partitions[topic["topic"]] = len(topic["partitions"])
-        limits = {}
+        partitions = await self._partitions(admin, names)
+        found = {}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         for response in await admin.describe_configs(resources):
-            for _, _, _, name, entries in (resource[:5] for resource in response.resources):
-                for entry in entries:
-                    if entry[0] == "max.message.bytes":
-                        limits[name] = int(entry[1])
-                    if entry[:2] == ("cleanup.policy", "delete") and (
-                        name == self._routes.topics[Kind.GAP_ALERT]
-                    ):
-                        _log.warning(
-                            "topic is weaker than the contract",
-                            topic=name,
-                            remedy="Set cleanup.policy to compact.",
-                        )
-        return {name: Topic(partitions[name], limits[name]) for name in names}
+            for _, _, _, name, entries, *_ in response.resources:
+                config = {entry[0]: entry[1] for entry in entries}
+                found[name] = Topic(partitions[name], int(config["max.message.bytes"]))
+                self._verify(name, config)
+        return found
+
+    async def _partitions(self, admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+        """Wait until each topic has its partitions: one just made is not known everywhere at once.
+
+        The caller bounds the time.
+        """
+        while True:
+            told = await admin.describe_topics(names)
+            errors = {topic["topic"]: kafka.for_code(topic["error_code"]) for topic in told}
+            if all(error is kafka.NoError for error in errors.values()):
+                return {topic["topic"]: len(topic["partitions"]) for topic in told}
+            for name, error in errors.items():
+                if error is not kafka.NoError and not issubclass(error, _NOT_YET):
+                    raise error(f"topic {name}")
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _verify(self, name: str, config: dict[str, str]) -> None:
+        compacted = name == self._routes.topics[Kind.GAP_ALERT]
+        remedies = []
+        if ("compact" in config["cleanup.policy"]) != compacted:
+            remedies.append(f"cleanup.policy={'compact' if compacted else 'delete'}")
+        if config["message.timestamp.type"] != "LogAppendTime":
+            remedies.append("message.timestamp.type=LogAppendTime")
+        if remedies:
+            _log.warning(
+                "topic is weaker than the contract",
+                topic=name,
+                remedy=f"Set {', '.join(remedies)}.",
+            )
 
 
 def _topic_errors(answer: Any) -> list[tuple[str, int, str | None]]:

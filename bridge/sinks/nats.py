@@ -2,9 +2,9 @@
 
 A batch goes out as one atomic batch (server 2.12 and newer): one acknowledgement and one sync for
 up to 1,000 messages, all stored or none, which is also what keeps the order. The server rejects a
-batch that holds an id it knows already; then the halves are tried, down to the single message,
-whose duplicate is a success. Ids acknowledged lately are kept, so that a block which a node sends
-again costs nothing. An older server gets a counted window instead.
+batch that holds an id it knows already; that one is sent again in a counted window, where a
+duplicate is a success, as is every batch to an older server. Ids acknowledged lately are kept, so
+that a block which a node sends again costs nothing.
 
 The client is never left to reconnect by itself: its futures do not resolve after a disconnect.
 A lost connection fails the batch; the lane opens the sink anew and sends it again.
@@ -28,7 +28,7 @@ from bridge import log
 from bridge.core.natswire import NatsWire
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Kind, Message
+from bridge.model import Kind, Message, Tail
 from bridge.settings import NatsSettings
 from bridge.sinks.nats_connection import connect
 
@@ -90,7 +90,6 @@ class NatsSink:
     async def open(self) -> None:
         """See `ports.Sink`."""
         settings = self._settings
-        self._known.clear()
         self._lost = lost = asyncio.Event()
 
         async def closed() -> None:
@@ -98,7 +97,7 @@ class NatsSink:
 
         try:
             client, stream = await asyncio.wait_for(
-                connect(settings, f"{self._routes.prefix}.>", closed), 2 * settings.timeout_seconds
+                connect(settings, f"{self._routes.prefix}.>", closed), settings.timeout_seconds
             )
             self._client = client
             self._atomic, self._limit = stream
@@ -106,6 +105,28 @@ class NatsSink:
             await client.subscribe(f"{self._inbox}*.*", cb=self._answered)
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             _map(error)
+
+    async def tail(self) -> Tail | None:
+        """See `ports.Sink`: one lane fills one stream, so what is before the last is there."""
+        client = self._client
+        if client is None:
+            raise SinkUnavailable("the connection to the NATS server was lost")
+        jetstream = client.jetstream(timeout=self._settings.timeout_seconds)
+        try:
+            last = await jetstream.get_last_msg(self._settings.stream, f"{self._routes.prefix}.>")
+        except nats.js.errors.NotFoundError:
+            last = None
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            _map(error)
+        headers = (last.headers if last else None) or {}
+        if headers.get("bridge-epoch") != self._epoch:
+            self._known.clear()
+            return None
+        tail = Tail(int(headers["bridge-seq"]), headers["Nats-Msg-Id"])
+        if tail.id not in self._known:
+            # Not what we left: a server that was set back may have lost what it had acknowledged.
+            self._known.clear()
+        return tail
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
@@ -132,8 +153,7 @@ class NatsSink:
         elif await self._send_atomic(batch):
             duplicates = 0
         else:
-            half = len(batch) // 2
-            return await self._send(batch[:half]) + await self._send(batch[half:])
+            duplicates = await self._send_window(batch)
         known = self._known
         for _, message in batch:
             known[message.id] = None
@@ -156,7 +176,7 @@ class NatsSink:
             return True
         if error["err_code"] in _FULL | _NO_SUCH_STREAM:
             self._refused(error, batch[0][0])
-        # Known ids, and whatever else is wrong with one of them: the halves tell which.
+        # A known id, or whatever else is wrong with one of them: one by one it tells which.
         _log.debug("batch rejected", size=len(batch), error=error)
         return False
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import nats
+import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
@@ -19,6 +20,7 @@ __all__ = ["Stream", "connect"]
 
 _log = log.get("nats")
 _CONNECT_SECONDS = 5
+Callback = Callable[[], Awaitable[None]]
 
 
 class Stream(NamedTuple):
@@ -30,23 +32,41 @@ class Stream(NamedTuple):
     """Largest message, headers included."""
 
 
-async def connect(
-    settings: NatsSettings, subject: str, closed: Callable[[], Awaitable[None]]
-) -> tuple[Client, Stream]:
+async def connect(settings: NatsSettings, subject: str, closed: Callback) -> tuple[Client, Stream]:
     """Return a connection, whose loss is told to `closed`, and the stream that takes `subject`.
 
     Raises:
         SinkFault: the stream is of other subjects.
         nats.errors.Error, OSError, TimeoutError: as nats-py does; the sink says it in its terms.
     """
+    told: list[Exception] = []
 
     async def failed(error: Exception) -> None:
+        told.append(error)
         _log.debug("client error", error=str(error))
 
-    client = await nats.connect(
+    try:
+        client = await _connected(settings, closed, failed)
+    except nats.errors.NoServersError as error:
+        # The library keeps the cause to itself.
+        raise (told[-1] if told else error) from None
+    try:
+        return client, await _ensure_stream(client, settings, subject)
+    except BaseException:
+        await client.close()
+        raise
+
+
+async def _connected(
+    settings: NatsSettings, closed: Callback, failed: Callable[[Exception], Awaitable[None]]
+) -> Client:
+    client: Client = await nats.connect(
         list(settings.servers),
         name="factom-bridge",
         allow_reconnect=False,
+        # Also for the first connection, where 0 would mean for ever.
+        max_reconnect_attempts=1,
+        reconnect_time_wait=0.1,
         connect_timeout=_CONNECT_SECONDS,
         pending_size=64 * 1024 * 1024,
         closed_cb=closed,
@@ -55,11 +75,7 @@ async def connect(
         tls=_tls(settings),
         **_login(settings),
     )
-    try:
-        return client, await _ensure_stream(client, settings, subject)
-    except BaseException:
-        await client.close()
-        raise
+    return client
 
 
 async def _ensure_stream(client: Client, settings: NatsSettings, subject: str) -> Stream:
@@ -89,13 +105,15 @@ async def _ensure_stream(client: Client, settings: NatsSettings, subject: str) -
         raise SinkFault(
             f"the stream {settings.stream} has the subjects {config.subjects}, not {subject}"
         )
-    if (config.duplicate_window or 0) < 3600 or config.discard != DiscardPolicy.NEW:
+    kept = config.storage == StorageType.FILE and config.discard == DiscardPolicy.NEW
+    if (config.duplicate_window or 0) < 3600 or not kept:
         _log.warning(
             "stream is weaker than the contract",
             stream=settings.stream,
             duplicate_window=config.duplicate_window,
             discard=str(config.discard),
-            remedy="Set a duplicate window of an hour or more, and discard new.",
+            storage=str(config.storage),
+            remedy="Set file storage, discard new, and a duplicate window of an hour or more.",
         )
     largest = config.max_msg_size or -1
     limit = client.max_payload if largest < 0 else min(client.max_payload, largest)

@@ -26,10 +26,6 @@ __all__ = ["Intake"]
 _LARGE_BYTES = 256 * 1024
 """With this much waiting, a commit no longer waits for more."""
 
-_RETRY_SECONDS = 0.5
-_PATIENCE_SECONDS = 20
-"""How long a full disk is waited for before the feed is closed: the node gives up after 30 s."""
-
 _log = log.get("intake")
 
 
@@ -37,7 +33,9 @@ class Intake:
     """Gathers runs and commits them, for as long as `run` is running.
 
     `max_bytes` bounds what is handed over and not yet committed; above it the intake is congested,
-    and receivers stop reading until they are relieved.
+    and receivers stop reading until they are relieved. A full disk is tried again after
+    `retry_seconds`, and waited for during `patience_seconds` before the feed is closed: the node
+    gives up after 30.
     """
 
     def __init__(
@@ -49,7 +47,11 @@ class Intake:
         network: str,
         max_bytes: int,
         delay_seconds: float,
+        retry_seconds: float = 0.5,
+        patience_seconds: float = 20,
     ) -> None:
+        self._retry = retry_seconds
+        self._patience = patience_seconds
         self._journal = journal
         self._metrics = metrics
         self._health = health
@@ -116,11 +118,11 @@ class Intake:
                 now = time.monotonic()
                 full_since = full_since or now
                 self._refused(error)
-                if not self.closed and now - full_since >= _PATIENCE_SECONDS:
+                if not self.closed and now - full_since >= self._patience:
                     self.closed = True
                     _log.error("feed closed, the journal's disk stays full", remedy=error.remedy)
                     self.shed()
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry)
                 continue
             self._metrics.committed(runs, time.perf_counter() - started)
             if full_since is not None:

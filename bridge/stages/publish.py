@@ -26,9 +26,8 @@ from bridge.ports import Journal, Sink
 
 __all__ = ["Lane", "Rendering"]
 
-_STEP_BYTES = 1024 * 1024
 _KEPT_GROUPS = 16
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
+_PATIENCE_SECONDS = 3
 
 _log = log.get("publish")
 
@@ -76,12 +75,22 @@ class Lane:
         sink: Sink,
         metrics: Metrics,
         health: Health,
+        *,
+        waits: tuple[float, float] = (0.1, 10.0),
+        step_bytes: int = 1024 * 1024,
     ) -> None:
+        """Make the lane of `sink`.
+
+        `waits` are the shortest and the longest time, in seconds, before it is opened anew;
+        `step_bytes` is about how much of the journal is sent at a time.
+        """
         self._journal = journal
         self._rendering = rendering
         self._sink = sink
         self._metrics = metrics
         self._health = health
+        self._step_bytes = step_bytes
+        self._first_wait, self._longest_wait = waits
         self._oldest_ns = 0
         metrics.watch_sink(sink.name, lambda: self.lag, lambda: self.lag_seconds)
 
@@ -104,12 +113,13 @@ class Lane:
 
     async def run(self) -> NoReturn:
         """Publish until cancelled."""
-        wait = _FIRST_WAIT
+        wait = self._first_wait
         self._health.told(self.name, "connecting")
         while True:
             began = self._journal.position(self.name)
             try:
                 await self._sink.open()
+                await self._skip_what_is_there()
                 self._up()
                 await self._follow()
             except (SinkUnavailable, SinkFault) as error:
@@ -117,9 +127,9 @@ class Lane:
             finally:
                 await self._sink.close()
             if self._journal.position(self.name) > began:
-                wait = _FIRST_WAIT
+                wait = self._first_wait
             await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311  (jitter)
-            wait = min(wait * 2, _LONGEST_WAIT)
+            wait = min(wait * 2, self._longest_wait)
 
     async def drained(self) -> None:
         """Return when everything committed so far is published."""
@@ -143,18 +153,32 @@ class Lane:
                 remedy=error.remedy,
             )
 
+    async def _skip_what_is_there(self) -> None:
+        """Move on to the broker's own tail: a crash came between acknowledgement and checkpoint.
+
+        Only where it is the very message that the journal has under its number.
+        """
+        tail = await self._sink.tail()
+        if tail is None or not self._journal.position(self.name) < tail.seq <= self._journal.head:
+            return
+        for group in await self._journal.read(tail.seq - 1, 0):
+            for message in self._rendering.of(group).messages:
+                if (message.seq, message.id) == tail:
+                    self._journal.checkpoint(self.name, tail.seq)
+                    return
+
     async def _follow(self) -> NoReturn:
         journal, after = self._journal, self._journal.position(self.name)
         sending: asyncio.Task[None] | None = None
         try:
             while True:
                 if sending is not None and journal.head <= after:
-                    await sending
+                    await self._acknowledged(sending)
                     sending = None
                 await journal.wait(after)
                 batch = await self._gather(after)
                 if sending is not None:
-                    await sending
+                    await self._acknowledged(sending)
                 self._oldest_ns = batch.received_ns
                 sending = asyncio.create_task(self._send(batch))
                 after = batch.last
@@ -163,11 +187,23 @@ class Lane:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
+    async def _acknowledged(self, sending: asyncio.Task[None]) -> None:
+        """Return when it is. A broker that keeps us waiting is not ready, though not yet down."""
+        done, _ = await asyncio.wait((sending,), timeout=_PATIENCE_SECONDS)
+        if not done:
+            self._metrics.sink_up(self.name, up=False)
+            cause = f"no acknowledgement for {_PATIENCE_SECONDS} s"
+            if self._health.told(self.name, "waiting", cause=cause):
+                _log.warning("sink does not acknowledge", sink=self.name, lag=self.lag)
+        await sending
+        if not done:
+            self._up()
+
     async def _gather(self, after: int) -> _Batch:
         messages: list[Message] = []
         rendered: list[Rendered] = []
         received_ns = 0
-        for group in await self._journal.read(after, _STEP_BYTES):
+        for group in await self._journal.read(after, self._step_bytes):
             one = self._rendering.of(group)
             rendered.append(one)
             received_ns = received_ns or (group.runs[0].received_ns if group.runs else 0)

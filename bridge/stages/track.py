@@ -24,14 +24,16 @@ __all__ = ["READER", "Tracker"]
 
 READER = "tracker"
 _STEP_BYTES = 4 * 1024 * 1024
-_RETRY_SECONDS = 0.5
 _log = log.get("tracker")
 
 
 class Tracker:
     """Feeds the heights to the state machine, for as long as `run` is running."""
 
-    def __init__(self, journal: Journal, metrics: Metrics, *, network: str) -> None:
+    def __init__(
+        self, journal: Journal, metrics: Metrics, *, network: str, retry_seconds: float = 0.5
+    ) -> None:
+        self._retry_seconds = retry_seconds
         self._journal = journal
         self._metrics = metrics
         self._network = network
@@ -75,7 +77,7 @@ class Tracker:
                 await self._journal.advance(READER, seq, heights.to_bytes(), alerts)
             except StorageFull as error:
                 self._metrics.storage_refused(error)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry_seconds)
             else:
                 return
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from bridge.errors import SinkFault
 from bridge.model import Kind
+from tests.brokers.kafka import KafkaBroker
 from tests.contract.stand import KafkaStand, NatsStand, kafka_admin, opened
 from tests.support.consumers import nats_client
 
@@ -56,6 +57,12 @@ async def test_a_topic_has_retention_size_and_time_as_the_contract_needs(
     assert config["retention.ms"] == "-1"
     assert config["max.message.bytes"] == str(limit) == str(16 * 1024 * 1024)
     assert config["message.timestamp.type"] == "LogAppendTime"
+
+
+async def test_topics_just_made_can_be_used_at_once(kafka: KafkaBroker) -> None:
+    for _ in range(10):
+        async with opened(KafkaStand(kafka).sink()):
+            pass
 
 
 async def test_chosen_retention_and_size_are_given_to_the_topics(kafka_stand: KafkaStand) -> None:

@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 _CLOSE_SECONDS = 2
+_AGAIN_SECONDS = 3
 _SLACK_SECONDS = 1
 """For a machine that does other things too."""
 
@@ -120,6 +121,18 @@ async def test_a_block_sent_again_among_new_messages_costs_no_order(stand: Stand
     else:
         assert duplicates == 100
         assert read == _ids(messages[200:300] + messages[:200] + messages[300:])
+
+
+async def test_what_the_broker_has_already_is_sent_again_quickly(stand: Stand) -> None:
+    """After a crash that is all since the last checkpoint: the feed must not wait behind it."""
+    messages = _commits(2_000)
+    async with opened(stand.sink()) as sink:
+        await sink.publish(messages)
+    async with opened(stand.sink()) as sink:
+        began = time.monotonic()
+        duplicates = await sink.publish(messages)
+        assert time.monotonic() - began < _AGAIN_SECONDS
+    assert duplicates == (0 if stand.keeps_repeats else len(messages))
 
 
 async def test_a_message_over_the_limit_is_set_aside_and_its_claim_check_sent(

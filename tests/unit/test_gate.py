@@ -2,7 +2,6 @@
 
 import pytest
 
-from bridge.receivers import gate
 from bridge.receivers.gate import AllowList, ConnectionGate
 
 
@@ -34,26 +33,22 @@ def test_peers_are_let_in_by_their_network(allowed: list[str], host: str, in_it:
     assert (host in AllowList(allowed)) is in_it
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [1000.0]
+class Door(ConnectionGate):
+    """A gate whose clock stands still until it is moved."""
 
-    class Time:
-        @staticmethod
-        def monotonic() -> float:
-            return now[0]
-
-    monkeypatch.setattr(gate, "time", Time)
-    return now
-
-
-def limited(total: int = 100, per_address: int = 100, per_second: int = 100) -> ConnectionGate:
-    allow = AllowList(["10.0.0.0/8"])
-    return ConnectionGate(allow, total=total, per_address=per_address, per_second=per_second)
+    def __init__(self, total: int = 100, per_address: int = 100, per_second: int = 100) -> None:
+        self.now = 1000.0
+        super().__init__(
+            AllowList(["10.0.0.0/8"]),
+            total=total,
+            per_address=per_address,
+            per_second=per_second,
+            clock=lambda: self.now,
+        )
 
 
-def test_connections_are_refused_in_all_and_let_in_again_when_one_left(clock: list[float]) -> None:
-    door = limited(total=2)
+def test_connections_are_refused_in_all_and_let_in_again_when_one_left() -> None:
+    door = Door(total=2)
     answers = [door.enter(host) for host in ("10.0.0.1", "10.0.0.2", "10.0.0.3")]
     assert answers == [None, None, "too-many-connections"]
     assert door.open == 2
@@ -61,33 +56,33 @@ def test_connections_are_refused_in_all_and_let_in_again_when_one_left(clock: li
     assert door.enter("10.0.0.3") is None
 
 
-def test_connections_are_refused_per_address_and_others_are_not(clock: list[float]) -> None:
-    door = limited(per_address=2)
+def test_connections_are_refused_per_address_and_others_are_not() -> None:
+    door = Door(per_address=2)
     hosts = ("10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2")
     assert [door.enter(host) for host in hosts] == [None, None, "too-many-from-address", None]
     door.leave("10.0.0.1")
     assert door.enter("10.0.0.1") is None
 
 
-def test_connections_are_refused_per_second_though_others_left(clock: list[float]) -> None:
-    door = limited(per_second=2)
+def test_connections_are_refused_per_second_though_others_left() -> None:
+    door = Door(per_second=2)
     for _ in range(2):
         assert door.enter("10.0.0.1") is None
         door.leave("10.0.0.1")
-    clock[0] += 0.9
+    door.now += 0.9
     assert door.enter("10.0.0.2") == "too-many-per-second"
-    clock[0] += 0.2
+    door.now += 0.2
     assert door.enter("10.0.0.2") is None
 
 
-def test_who_is_not_allowed_counts_for_nothing(clock: list[float]) -> None:
-    door = limited(total=1, per_second=1)
+def test_who_is_not_allowed_counts_for_nothing() -> None:
+    door = Door(total=1, per_second=1)
     assert door.enter("192.0.2.1") == "not-allowed"
     assert (door.open, door.enter("10.0.0.1")) == (0, None)
 
 
-def test_a_gate_forgets_addresses_that_left(clock: list[float]) -> None:
-    door = limited()
+def test_a_gate_forgets_addresses_that_left() -> None:
+    door = Door()
     for number in range(50):
         assert door.enter(f"10.0.0.{number}") is None
         door.leave(f"10.0.0.{number}")

@@ -17,7 +17,6 @@ from bridge.model import Kind, Run
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.ports import Journal
 from bridge.settings import JournalSettings
-from bridge.stages import intake as stage
 from bridge.stages.intake import Intake
 from tests.doubles import MemoryJournal
 from tests.support.waiting import during, until
@@ -26,13 +25,8 @@ LIMIT = 10_000
 FULL = StorageFull("no space")
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_RETRY_SECONDS", 0.001)
-
-
 class Bench:
-    def __init__(self, journal: Journal | None = None) -> None:
+    def __init__(self, journal: Journal | None = None, patience: float = 20) -> None:
         self.memory = MemoryJournal()
         self.health, self.metrics = Health(), Metrics()
         self.intake = Intake(
@@ -42,6 +36,8 @@ class Bench:
             network="test",
             max_bytes=LIMIT,
             delay_seconds=0.001,
+            retry_seconds=0.001,
+            patience_seconds=patience,
         )
         self.offered: list[Run] = []
 
@@ -109,11 +105,8 @@ async def test_a_full_disk_is_tried_again_with_the_same_batch_and_nothing_is_los
     assert not bench.intake.closed
 
 
-async def test_a_disk_that_stays_full_closes_the_feed_and_the_loss_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stage, "_PATIENCE_SECONDS", 0.01)
-    bench, shed = Bench(), []
+async def test_a_disk_that_stays_full_closes_the_feed_and_the_loss_is_told() -> None:
+    bench, shed = Bench(patience=0.01), []
     bench.intake.shed = lambda: shed.append(bench.intake.closed)
     bench.memory.refusals.extend([FULL] * 100_000)
     async with taking(bench):

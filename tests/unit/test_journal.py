@@ -22,7 +22,7 @@ from bridge.errors import (
     StorageFull,
     StorageUnusable,
 )
-from bridge.journal import Journal, open_journal, sqlite
+from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
@@ -263,14 +263,11 @@ async def test_the_file_gives_back_what_was_trimmed(tmp_path: Path) -> None:
     assert (tmp_path / "journal.db").stat().st_size < 2 * MIB
 
 
-async def test_tending_trims_and_writes_checkpoints_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "_TEND_SECONDS", 0.001)
+async def test_tending_trims_and_writes_checkpoints_down(tmp_path: Path) -> None:
     async with opened(tmp_path, replay_bytes=0) as journal:
         journal.register(["a"])
         await fill(journal, 10)
-        async with during(journal.tend()):
+        async with during(journal.tend(0.001)):
             journal.checkpoint("a", 10)
             async with asyncio.timeout(5):
                 while await first_kept(journal) != 10:

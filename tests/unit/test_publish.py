@@ -14,26 +14,20 @@ from bridge.core.routing import ChainFilter, Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.health import Health
 from bridge.metrics import Metrics
-from bridge.model import Group, Kind, Run
+from bridge.model import Group, Kind, Run, Tail
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from bridge.stages import publish
 from bridge.stages.publish import Lane, Rendering
 from tests.doubles import MemoryJournal, ScriptedSink
 from tests.support.events import small_capture
 from tests.support.waiting import during, until
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(publish, "_LONGEST_WAIT", 0.002)
-
-
 class Bench:
     """A lane between a journal and a sink, with what can be read off it."""
 
-    def __init__(self, sink: ScriptedSink | None = None) -> None:
+    def __init__(self, sink: ScriptedSink | None = None, step_bytes: int = 1_000_000) -> None:
+        self.step_bytes = step_bytes
         self.journal = MemoryJournal()
         self.sink = sink or ScriptedSink()
         self.health, self.metrics = Health(), Metrics()
@@ -48,7 +42,16 @@ class Bench:
         self.lane = self.lane_to(self.sink)
 
     def lane_to(self, sink: ScriptedSink) -> Lane:
-        return Lane(self.journal, self.rendering, sink, self.metrics, self.health)
+        waits = (0.001, 0.002)
+        return Lane(
+            self.journal,
+            self.rendering,
+            sink,
+            self.metrics,
+            self.health,
+            waits=waits,
+            step_bytes=self.step_bytes,
+        )
 
     def accept(self, *payloads: bytes) -> None:
         first = self.journal.head + 1
@@ -146,9 +149,8 @@ async def test_the_checkpoint_moves_only_when_the_broker_has_acknowledged() -> N
     assert bench.sequence == list(range(1, 7))
 
 
-async def test_of_what_waits_one_batch_at_a_time_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_STEP_BYTES", 0)
-    bench = Bench()
+async def test_of_what_waits_one_batch_at_a_time_is_sent() -> None:
+    bench = Bench(step_bytes=0)
     bench.sink.answers.clear()
     for _ in range(3):
         bench.accept(*events(range(2)))
@@ -315,3 +317,41 @@ async def test_lanes_side_by_side_render_a_group_once() -> None:
         bench.accept(*events([1]))
         bench.rendering.of(bench.journal.groups[-1])
     assert len(bench.rendering._kept) <= 16
+
+
+@pytest.mark.parametrize("ids_agree", [True, False])
+async def test_what_the_broker_holds_beyond_the_checkpoint_is_not_sent_again(
+    ids_agree: bool,
+) -> None:
+    bench, sent = Bench(), events(range(8))
+    bench.accept(*sent)
+    # A crash came between the acknowledgement of the fifth and the checkpoint. Another id under
+    # that number is another journal's: nothing is left out for it.
+    bench.sink.last = Tail(5, id_of(bench, sent[4]) if ids_agree else "0" * 32)
+    async with publishing(bench):
+        await bench.all_published()
+    assert bench.sequence == ([6, 7, 8] if ids_agree else list(range(1, 9)))
+
+
+@pytest.mark.parametrize("seq", [3, 99])
+async def test_a_tail_behind_the_checkpoint_or_beyond_the_journal_changes_nothing(seq: int) -> None:
+    bench, sent = Bench(), events(range(8))
+    bench.accept(*sent)
+    bench.journal.checkpoint(bench.sink.name, 4)
+    bench.sink.last = Tail(seq, id_of(bench, sent[min(seq, 8) - 1]))
+    async with publishing(bench):
+        await bench.all_published()
+    assert bench.sequence == [5, 6, 7, 8]
+
+
+async def test_a_sink_that_keeps_us_waiting_is_not_called_ready() -> None:
+    bench = Bench()
+    bench.accept(event(1))
+    bench.sink.answers.clear()
+    async with publishing(bench):
+        await until(lambda: "waiting" in {part.state for part in bench.health.parts.values()})
+        assert not bench.health.ready
+        assert bench.counted("sink_up", sink="scripted") == 0
+        bench.sink.answers.set()
+        await until(lambda: bench.health.ready)
+        assert bench.counted("sink_up", sink="scripted") == 1

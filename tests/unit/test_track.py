@@ -12,7 +12,6 @@ from bridge.metrics import Metrics
 from bridge.model import Group, Kind, RecordType, Run
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from bridge.stages import track
 from bridge.stages.track import READER, Tracker
 from tests.doubles import MemoryJournal
 from tests.support.captures import find_capture
@@ -128,14 +127,11 @@ async def test_it_goes_on_where_it_stopped_and_tells_nothing_twice() -> None:
     assert [status for status, *_ in told(journal)] == ["opened", "resolved"]
 
 
-async def test_alerts_and_state_and_checkpoint_are_committed_together_or_not_at_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(track, "_RETRY_SECONDS", 0.001)
+async def test_alerts_and_state_and_checkpoint_are_committed_together_or_not_at_all() -> None:
     journal = journal_of(block(1), block(5))
     journal.refusals.extend([StorageFull("no space")] * 100_000)
     metrics = Metrics()
-    async with during(Tracker(journal, metrics, network="test").run()):
+    async with during(Tracker(journal, metrics, network="test", retry_seconds=0.001).run()):
         await until(lambda: len(journal.attempts) > 3)
         assert (journal.position(READER), journal.state(READER), told(journal)) == (0, None, [])
         journal.refusals.clear()
