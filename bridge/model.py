@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-__all__ = ["Group", "Kind", "Layout", "Message", "Record", "RecordType", "Run", "Tail"]
+__all__ = ["Group", "Kind", "Layout", "Message", "RecordType", "Run", "Tail"]
 
 
 class Kind(StrEnum):
@@ -62,15 +62,6 @@ class Group(NamedTuple):
     runs: tuple[Run, ...]
     damaged: str = ""
     """Why the stored bytes cannot be trusted; then `runs` is empty."""
-
-
-class Record(NamedTuple):
-    """One numbered record of the journal."""
-
-    seq: int
-    type: int
-    payload: bytes
-    run: Run
 
 
 @dataclass(frozen=True, slots=True, eq=False)

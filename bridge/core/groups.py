@@ -13,13 +13,13 @@ are still accounted for, and no wrong payload ever leaves this module.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bridge.core.framing import frame, split_frames
-from bridge.model import Group, Kind, Record, RecordType, Run
+from bridge.core.framing import frame
+from bridge.model import Group, Kind, RecordType, Run
 
-__all__ = ["Row", "framing_run", "own_run", "pack", "records", "unpack"]
+__all__ = ["Row", "framing_run", "own_run", "pack", "unpack"]
 
 _RUN = struct.Struct("<qIIB")
 _NUMBERS = struct.Struct("<QI")
@@ -81,15 +81,6 @@ def unpack(row: Row, last: int, extend: Checksum) -> Group:
         runs.append(Run(peer, received_ns, records_, frames[taken : taken + size]))
         taken += size
     return Group(first, last, tuple(runs))
-
-
-def records(group: Group) -> Iterator[Record]:
-    """Yield the records of `group` in order; none when it is damaged."""
-    seq = group.first
-    for run in group.runs:
-        for type_, payload in split_frames(run.frames):
-            yield Record(seq, type_, payload, run)
-            seq += 1
 
 
 def _checksum(first: int, count: int, head: bytes, frames: bytes, extend: Checksum) -> int:

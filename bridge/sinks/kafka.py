@@ -12,8 +12,9 @@ import asyncio
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors as kafka
 from aiokafka.conn import create_conn
@@ -21,7 +22,7 @@ from aiokafka.partitioner import murmur2
 
 from bridge import log
 from bridge.core.routing import Routes
-from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Kind, Layout, Message, Tail
 from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_topics import Topic, Topics
@@ -56,6 +57,8 @@ _FAULTS = (
     kafka.UnsupportedVersionError,
 )
 
+_PASSING = (kafka.KafkaTimeoutError, kafka.KafkaConnectionError, OSError, TimeoutError)
+
 HeaderList = list[tuple[str, bytes]]
 
 
@@ -79,18 +82,18 @@ class KafkaSink:
 
     async def open(self) -> None:
         """See `ports.Sink`."""
-        try:
-            self._topics = await asyncio.wait_for(
-                self._admin.ensure(self._connection()), self._settings.timeout_seconds
-            )
+        with _in_our_terms():
+            try:
+                self._topics = await asyncio.wait_for(
+                    self._admin.ensure(self._connection()), self._settings.timeout_seconds
+                )
+            except kafka.KafkaConnectionError:
+                await self._raise_why()
+                raise
             await self._start_producer()
-        except kafka.KafkaConnectionError as error:
-            _map(await self._why_not_connected() or error)
-        except (kafka.KafkaError, OSError, TimeoutError, ValueError) as error:
-            _map(error)
 
-    async def _why_not_connected(self) -> BaseException | None:
-        """Return the error of a login that the brokers refuse: the client only logs it."""
+    async def _raise_why(self) -> None:
+        """Raise the error of a login that the brokers refuse: the client only logs it."""
         chosen = self._connection()
         del chosen["retry_backoff_ms"]
         for server in chosen.pop("bootstrap_servers"):
@@ -99,12 +102,10 @@ class KafkaSink:
                 async with asyncio.timeout(self._settings.timeout_seconds):
                     connection = await create_conn(host.strip("[]"), int(port), **chosen)
                 connection.close()
-            except _FAULTS as error:
-                found: BaseException = error
-                return found
-            except (kafka.KafkaError, OSError, TimeoutError, ValueError):
+            except _FAULTS:
+                raise
+            except (kafka.KafkaError, OSError, TimeoutError):
                 continue
-        return None
 
     async def _start_producer(self) -> None:
         settings = self._settings
@@ -158,26 +159,21 @@ class KafkaSink:
         if failed:
             # One of them is refused, and the broker does not say which: a batch for each.
             for item in failed:
-                await self._restart()
+                await self.close()
+                with _in_our_terms():
+                    await self._start_producer()
                 if await self._send([item]):
                     raise MessageRefused(item[0], self._refusal)
         return 0
 
-    async def _restart(self) -> None:
-        await self.close()
-        try:
-            await self._start_producer()
-        except (kafka.KafkaError, OSError, TimeoutError) as error:
-            _map(error)
-
     async def _send(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
-        """Send `items`; return those of the batches that were refused."""
+        """Send `items`; where a batch was refused, return all that was not acknowledged."""
         producer = self._producer
         if producer is None:
             raise SinkUnavailable("the Kafka producer is closed")
         sent: list[list[tuple[int, Message]]] = []
         futures = []
-        try:
+        with _in_our_terms():
             async with asyncio.timeout(self._settings.timeout_seconds):
                 for (topic, partition), part in self._by_partition(items).items():
                     for builder, held in self._build(producer, part):
@@ -188,23 +184,21 @@ class KafkaSink:
                         # It is on its way while the next one is built.
                         await asyncio.sleep(0)
                 results = await asyncio.gather(*futures, return_exceptions=True)
-        except (kafka.KafkaError, OSError, TimeoutError) as error:
-            _map(error)
-        refused: list[tuple[int, Message]] = []
-        others: list[BaseException] = []
-        for held, result in zip(sent, results, strict=True):
-            if isinstance(result, _REFUSALS):
-                self._refusal = str(result) or type(result).__name__
-                refused += held
-            elif isinstance(result, kafka.OutOfOrderSequenceNumber):
-                # What follows a refused batch in its partition: to be sent again.
-                others.append(result)
-                refused += held
-            elif isinstance(result, BaseException):
-                others.append(result)
-        if others and not any(isinstance(result, _REFUSALS) for result in results):
-            _map(others[0])
-        return sorted(refused)
+            errors = [result for result in results if isinstance(result, BaseException)]
+            refusals = [error for error in errors if isinstance(error, _REFUSALS)]
+            if errors and not refusals:
+                raise errors[0]
+        if not refusals:
+            return []
+        self._refusal = str(refusals[0]) or type(refusals[0]).__name__
+        # A refused batch takes those behind it in its partition down with it; what failed
+        # otherwise at the same time is sent again too.
+        return [
+            item
+            for held, result in zip(sent, results, strict=True)
+            if isinstance(result, BaseException)
+            for item in held
+        ]
 
     def _by_partition(
         self, items: list[tuple[int, Message]]
@@ -267,7 +261,7 @@ class KafkaSink:
         size = self._topics[self._admin.large].limit - _CHUNK_HEADROOM
         chunks = [message.data[at : at + size] for at in range(0, len(message.data), size)]
         offsets = []
-        try:
+        with _in_our_terms():
             for number, chunk in enumerate(chunks, 1):
                 builder = producer.create_batch()
                 headers = [
@@ -283,8 +277,6 @@ class KafkaSink:
                 async with asyncio.timeout(self._settings.timeout_seconds):
                     sent = await producer.send_batch(builder, self._admin.large, partition=0)
                     offsets.append((await sent).offset)
-        except (kafka.KafkaError, OSError, TimeoutError) as error:
-            _map(error)
         listed = ",".join(str(offset) for offset in offsets)
         return f"kafka:///{self._admin.large}/0?offsets={listed}"
 
@@ -295,7 +287,7 @@ class KafkaSink:
             return
         try:
             await asyncio.wait_for(producer.stop(), _CLOSE_SECONDS)
-        except (kafka.KafkaError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, the producer is let go)
             _log.debug("producer not stopped in order", error=str(error))
 
 
@@ -306,12 +298,20 @@ def _partition(key: str, count: int) -> int:
     return place
 
 
-def _map(error: BaseException) -> NoReturn:
-    """Say in the bridge's terms what aiokafka raised."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, _FAULTS):
-        raise SinkFault(f"Kafka refuses: {text}") from error
-    passing = isinstance(error, kafka.KafkaTimeoutError | kafka.KafkaConnectionError)
-    if isinstance(error, kafka.KafkaError) and not (passing or error.retriable):
-        raise SinkFault(f"Kafka failed: {text}") from error
-    raise SinkUnavailable(f"Kafka is not available: {text}") from error
+@contextmanager
+def _in_our_terms() -> Iterator[None]:
+    """Say in the bridge's terms what aiokafka raises.
+
+    What nobody foresaw is a fault of the sink, and not the end of the bridge: the producer is made
+    anew, and told about.
+    """
+    try:
+        yield
+    except BridgeError:
+        raise
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        passes = isinstance(error, _PASSING) or getattr(error, "retriable", False)
+        if passes and not isinstance(error, _FAULTS):
+            raise SinkUnavailable(f"Kafka is not available: {text}") from error
+        raise SinkFault(f"Kafka refuses, or the client failed: {text}") from error

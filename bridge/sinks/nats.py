@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import nats.errors
@@ -27,7 +28,7 @@ from nats.js.api import StorageType
 from bridge import log
 from bridge.core.natswire import NatsWire
 from bridge.core.routing import Routes
-from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Kind, Message, Tail
 from bridge.settings import NatsSettings
 from bridge.sinks.nats_connection import connect
@@ -95,7 +96,7 @@ class NatsSink:
         async def closed() -> None:
             lost.set()
 
-        try:
+        with _in_our_terms():
             client, stream = await asyncio.wait_for(
                 connect(settings, f"{self._routes.prefix}.>", closed), settings.timeout_seconds
             )
@@ -103,21 +104,17 @@ class NatsSink:
             self._atomic, self._limit = stream
             self._inbox = client.new_inbox() + "."
             await client.subscribe(f"{self._inbox}*.*", cb=self._answered)
-        except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
-            _map(error)
 
     async def tail(self) -> Tail | None:
         """See `ports.Sink`: one lane fills one stream, so what is before the last is there."""
-        client = self._client
-        if client is None:
-            raise SinkUnavailable("the connection to the NATS server was lost")
-        jetstream = client.jetstream(timeout=self._settings.timeout_seconds)
-        try:
-            last = await jetstream.get_last_msg(self._settings.stream, f"{self._routes.prefix}.>")
-        except nats.js.errors.NotFoundError:
-            last = None
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            _map(error)
+        jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+        with _in_our_terms():
+            try:
+                last = await jetstream.get_last_msg(
+                    self._settings.stream, f"{self._routes.prefix}.>"
+                )
+            except nats.js.errors.NotFoundError:
+                last = None
         headers = (last.headers if last else None) or {}
         if headers.get("bridge-epoch") != self._epoch:
             self._known.clear()
@@ -137,11 +134,9 @@ class NatsSink:
                 ids.add(message.id)
                 fresh.append((position, message))
         duplicates = len(messages) - len(fresh)
-        try:
+        with _in_our_terms():
             for batch in _batches(fresh):
                 duplicates += await self._send(batch)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            _map(error)
         return duplicates
 
     async def _send(self, batch: list[tuple[int, Message]]) -> int:
@@ -194,9 +189,7 @@ class NatsSink:
         self, items: list[tuple[int, Message]], batch: str | None = None
     ) -> list[dict[str, Any]]:
         """Send `items` at once, and return the server's answers: one for each, or for the batch."""
-        client = self._client
-        if client is None or not client.is_connected:
-            raise SinkUnavailable("the connection to the NATS server was lost")
+        client = self._connected()
         answers = self._answers = _Answers(1 if batch else len(items))
         prefix = f"{self._inbox}{self._exchanges}."
         self._exchanges += 1
@@ -218,6 +211,11 @@ class NatsSink:
                 answers.found[number] = {"error": _NOBODY}
             if len(answers.found) == answers.count:
                 answers.complete.set()
+
+    def _connected(self) -> Client:
+        if self._client is None or not self._client.is_connected:
+            raise SinkUnavailable("the connection to the NATS server was lost")
+        return self._client
 
     async def _unless_lost(self, waiting: Any) -> Any:
         """Return what `waiting` gives, or fail as soon as the connection is lost."""
@@ -251,12 +249,9 @@ class NatsSink:
 
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes to an object store beside the stream."""
-        client = self._client
-        if client is None:
-            raise SinkUnavailable("the connection to the NATS server was lost")
-        jetstream = client.jetstream(timeout=self._settings.timeout_seconds)
+        jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
         bucket = f"{self._settings.stream.replace('.', '_')}-large"
-        try:
+        with _in_our_terms():
             try:
                 store = await jetstream.object_store(bucket)
             except nats.js.errors.NotFoundError:
@@ -267,8 +262,6 @@ class NatsSink:
                     replicas=self._settings.replicas,
                 )
             await store.put(message.id, message.data)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            _map(error)
         return f"nats:///{bucket}/{message.id}"
 
     async def close(self) -> None:
@@ -278,7 +271,7 @@ class NatsSink:
             return
         try:
             await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client is let go)
             _log.debug("client not closed in order", error=str(error))
 
 
@@ -294,21 +287,27 @@ def _batches(messages: list[tuple[int, Message]]) -> list[list[tuple[int, Messag
     return batches
 
 
-def _map(error: Exception) -> NoReturn:
-    """Say in the bridge's terms what nats-py raised.
+@contextmanager
+def _in_our_terms() -> Iterator[None]:
+    """Say in the bridge's terms what nats-py raises.
 
-    Refusals come first: in the library's tree they are errors like a lost connection.
+    What nobody foresaw is a fault of the sink, and not the end of the bridge: the client is made
+    anew, and told about. Faults come first: in the library's tree they are errors like a lost
+    connection.
     """
-    if isinstance(error, nats.errors.MaxPayloadError):
-        raise SinkUnavailable("the server's max_payload was lowered; it is read anew") from error
-    text = str(error) or type(error).__name__
-    lowered = text.lower()
-    if isinstance(error, nats.errors.AuthorizationError) or "authorization" in lowered:
-        raise SinkFault(f"the NATS server refuses the login: {text}") from error
-    if "permissions violation" in lowered:
-        raise SinkFault(f"the NATS user lacks a right: {text}") from error
-    if isinstance(error, nats.js.errors.BadRequestError):
-        raise SinkFault(f"JetStream refuses the request: {text}") from error
-    if isinstance(error, nats.errors.NoRespondersError | nats.js.errors.NoStreamResponseError):
-        raise SinkUnavailable("JetStream does not answer on this server") from error
-    raise SinkUnavailable(f"the NATS server is not available: {text}") from error
+    try:
+        yield
+    except BridgeError:
+        raise
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        lowered = text.lower()
+        if isinstance(error, nats.errors.AuthorizationError) or "authorization" in lowered:
+            raise SinkFault(f"the NATS server refuses the login: {text}") from error
+        if "permissions violation" in lowered:
+            raise SinkFault(f"the NATS user lacks a right: {text}") from error
+        if isinstance(error, nats.js.errors.BadRequestError):
+            raise SinkFault(f"JetStream refuses the request: {text}") from error
+        if isinstance(error, nats.errors.Error | OSError | TimeoutError):
+            raise SinkUnavailable(f"the NATS server is not available: {text}") from error
+        raise SinkFault(f"the NATS client failed: {text}") from error

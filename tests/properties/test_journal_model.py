@@ -12,11 +12,11 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bridge.core.framing import frame
-from bridge.core.groups import records
 from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.settings import JournalSettings
+from tests.support.records import records
 
 T = TypeVar("T")
 READERS = ("one", "two")

@@ -4,8 +4,9 @@ import google_crc32c
 import pytest
 
 from bridge.core.framing import frame
-from bridge.core.groups import framing_run, own_run, pack, records, unpack
+from bridge.core.groups import framing_run, own_run, pack, unpack
 from bridge.model import Group, Kind, RecordType, Run
+from tests.support.records import records
 
 RUNS = (
     Run("tcp/7", 1_700_000_000_123_456_789, 2, frame(b"one") + frame(b"")),

@@ -14,7 +14,6 @@ import apsw
 import pytest
 
 from bridge.core.framing import frame
-from bridge.core.groups import records
 from bridge.errors import (
     AlreadyRunning,
     BridgeError,
@@ -26,6 +25,7 @@ from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
+from tests.support.records import records
 from tests.support.waiting import during
 
 EVERYTHING = 1 << 40
