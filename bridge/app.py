@@ -85,7 +85,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         sinks = build_sinks(settings, routes, journal.epoch)
         journal.register([track.READER, *(sink.name for sink in sinks)])
         rendering = Rendering(_renderer(settings, routes, journal.epoch))
-        lanes = tuple(Lane(journal, rendering, sink, metrics, health) for sink in sinks)
+        lanes = tuple(
+            Lane(journal, rendering, sink, metrics, health, network=settings.network)
+            for sink in sinks
+        )
         tracker = Tracker(journal, metrics, network=settings.network)
         intake = Intake(
             journal,

@@ -75,6 +75,9 @@ class Metrics:
         self._sink_errors = counter(
             "sink_errors_total", "Failures of a sink, by code", "sink", "code"
         )
+        self._regressed = counter(
+            "sink_regressed_total", "Times that a sink had lost what it had acknowledged", "sink"
+        )
         self._gaps = gauge("gaps_open", "Gaps in the heights of directory blocks")
         self._missing = gauge("heights_missing", "Heights missing in all open gaps")
         self._highest = gauge("height_highest", "Highest directory block seen")
@@ -140,6 +143,10 @@ class Metrics:
     def sink_failed(self, sink: str, error: BridgeError) -> None:
         """The sink failed, and will be tried again."""
         self._sink_errors.labels(sink, error.code).inc()
+
+    def sink_regressed(self, sink: str) -> None:
+        """The sink lost what it had acknowledged."""
+        self._regressed.labels(sink).inc()
 
     # The tracker
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-__all__ = ["Group", "Kind", "Layout", "Message", "RecordType", "Run", "Tail"]
+__all__ = ["Group", "Kind", "Layout", "Message", "RecordType", "Run", "Standing", "Tail"]
 
 
 class Kind(StrEnum):
@@ -105,3 +105,12 @@ class Tail(NamedTuple):
 
     seq: int
     id: str
+
+
+class Standing(NamedTuple):
+    """How a broker stands to what it once acknowledged."""
+
+    tail: Tail | None
+    """None where the broker cannot tell, or holds nothing of this journal."""
+    lost: bool
+    """Whether it lacks something that it had acknowledged."""

@@ -6,9 +6,9 @@ A shell keeps the promise written at each method; `tests/contract` holds every s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
-from bridge.model import Group, Kind, Message, Run, Tail
+from bridge.model import Group, Kind, Message, Run, Standing
 
 __all__ = ["Feed", "Journal", "Sink"]
 
@@ -81,8 +81,11 @@ class Journal(Protocol):
         """Return the state that `reader` last committed."""
         ...
 
-    def checkpoint(self, reader: str, seq: int) -> None:
-        """Note that `reader` is done up to `seq`; durable with the next commit or soon after."""
+    def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
+        """Note that `reader` is done up to `seq`, and its state if that is given.
+
+        Durable with the next commit or soon after. Going back is for a sink that lost something.
+        """
         ...
 
 
@@ -110,10 +113,23 @@ class Sink(Protocol):
         """
         ...
 
-    async def tail(self) -> Tail | None:
-        """Return the last message that the broker holds, if all before it are there for certain.
+    @property
+    def mark(self) -> bytes | None:
+        """What tells the last acknowledged message in the broker's own terms, for `standing`."""
+        ...
 
-        None where the broker cannot tell, or holds none of this journal. Raises: as `publish`.
+    async def standing(self, mark: bytes | None) -> Standing:
+        """Return how the broker stands to `mark`, which was kept beside the checkpoint.
+
+        Raises: as `publish`.
+        """
+        ...
+
+    async def watch(self) -> NoReturn:
+        """Look after the connection while there is nothing to send, until cancelled.
+
+        Raises:
+            SinkUnavailable: the broker is away.
         """
         ...
 

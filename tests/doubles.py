@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bridge.core.claim import size
-from bridge.errors import BridgeError, MessageRefused
-from bridge.model import Group, Kind, Message, Run, Tail
+from bridge.errors import BridgeError, MessageRefused, SinkUnavailable
+from bridge.model import Group, Kind, Message, Run, Standing, Tail
 
 __all__ = ["MemoryJournal", "ScriptedSink"]
 
@@ -46,8 +47,8 @@ class MemoryJournal:
     def state(self, reader: str) -> bytes | None:
         return self.states.get(reader)
 
-    def checkpoint(self, reader: str, seq: int) -> None:
-        assert self.position(reader) <= seq <= self.head
+    def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
+        assert 0 <= seq <= self.head
         self.positions[reader] = seq
 
     async def wait(self, after: int) -> None:
@@ -109,6 +110,10 @@ class ScriptedSink:
         self.aside: dict[str, bytes] = {}
         self.last: Tail | None = None
         """What the broker says that it holds."""
+        self.gone = asyncio.Event()
+        """Set, the connection is lost though nothing is sent."""
+        self.lost = False
+        """Whether it says that it lost something."""
 
     @property
     def name(self) -> str:
@@ -126,8 +131,14 @@ class ScriptedSink:
         self.is_open = True
         self._limit = self.broker_bytes
 
-    async def tail(self) -> Tail | None:
-        return self.last
+    mark = None
+
+    async def watch(self) -> NoReturn:
+        await self.gone.wait()
+        raise SinkUnavailable("scripted loss")
+
+    async def standing(self, mark: bytes | None) -> Standing:
+        return Standing(self.last, self.lost)
 
     async def publish(self, messages: Sequence[Message]) -> int:
         assert self.is_open, "sent to a closed sink"

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bridge.core.heights import Gap, GapOpened, GapResolved, JumpRefused, Signal
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert, HeightRange
 
-__all__ = ["gap_alert", "storage_alert"]
+__all__ = ["gap_alert", "regression_alert", "storage_alert"]
 
 
 def gap_alert(network: str, signal: Signal, how: GapAlert.How, at_ns: int) -> GapAlert:
@@ -50,6 +50,21 @@ def storage_alert(network: str, at_ns: int) -> GapAlert:
         opened_at=_time(at_ns),
         changed_at=_time(at_ns),
         detail="the journal's disk was full and the feed was closed; what the node sent is lost",
+    )
+
+
+def regression_alert(network: str, sink: str, held: int, had: int, at_ns: int) -> GapAlert:
+    """Return the alert that `sink` holds the journal up to `held`, and had acknowledged `had`."""
+    return GapAlert(
+        gap_id=f"{network}-{sink}-regressed-{had}",
+        network=network,
+        type=GapAlert.TYPE_SINK_REGRESSED,
+        status=GapAlert.STATUS_OPENED,
+        cause=GapAlert.CAUSE_STORAGE,
+        opened_at=_time(at_ns),
+        changed_at=_time(at_ns),
+        detail=f"{sink} lost what it had acknowledged behind number {held} of the journal; what the"
+        f" journal still holds up to {had} is sent again with the same ids",
     )
 
 

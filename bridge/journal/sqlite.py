@@ -146,8 +146,10 @@ class Journal:
         self._readers[reader], self._states[reader] = seq, state
         self._grow(head)
 
-    def checkpoint(self, reader: str, seq: int) -> None:
+    def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
         """See `ports.Journal`."""
+        if state is not None:
+            self._states[reader] = state
         self._readers[reader] = seq
 
     async def tend(self, every_seconds: float = 0.25) -> None:
@@ -195,9 +197,9 @@ class Journal:
                 )
                 head += row.records
             for name, seq in moved.items():
-                write(_MOVE, (name, seq))
+                write(_MOVE, (name, seq, self._states.get(name)))
             if advance:
-                write(_ADVANCE, advance)
+                write(_MOVE, advance)
             write("COMMIT")
         except apsw.Error as error:
             self._roll_back()
@@ -281,10 +283,6 @@ class Journal:
 
 
 _MOVE = (
-    "INSERT INTO readers (name, seq) VALUES (?, ?)"
-    " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq"
-)
-_ADVANCE = (
     "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"
     " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, state = excluded.state"
 )

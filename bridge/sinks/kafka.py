@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer, errors as kafka
 from aiokafka.conn import create_conn
@@ -23,7 +23,7 @@ from aiokafka.partitioner import murmur2
 from bridge import log
 from bridge.core.routing import Routes
 from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Kind, Layout, Message, Tail
+from bridge.model import Kind, Layout, Message, Standing
 from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_topics import Topic, Topics
 
@@ -31,6 +31,9 @@ __all__ = ["KafkaSink"]
 
 _log = log.get("kafka")
 _CLOSE_SECONDS = 2
+_ASK_SECONDS = 5
+"""How often an idle broker is asked whether it is there, and how long it may take."""
+
 _CHUNK_HEADROOM = 4_096
 _MOST_LAYOUTS = 1_000
 
@@ -149,9 +152,26 @@ class KafkaSink:
             )
         return context
 
-    async def tail(self) -> Tail | None:
-        """See `ports.Sink`: topics are filled side by side, so no one message tells of all."""
+    @property
+    def mark(self) -> bytes | None:
+        """See `ports.Sink`. None: topics are filled side by side, no one message tells of all."""
         return None
+
+    async def standing(self, mark: bytes | None) -> Standing:
+        """See `ports.Sink`: not known."""
+        return Standing(None, lost=False)
+
+    async def watch(self) -> NoReturn:
+        """See `ports.Sink`: asks the brokers for their metadata now and then."""
+        while True:
+            await asyncio.sleep(_ASK_SECONDS)
+            if self._producer is None:
+                raise SinkUnavailable("the Kafka producer is closed")
+            try:
+                async with asyncio.timeout(_ASK_SECONDS):
+                    await self._producer.client.fetch_all_metadata()
+            except (kafka.KafkaError, OSError, TimeoutError) as error:
+                raise SinkUnavailable(f"no broker answers: {error}") from error
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`. Kafka does not tell duplicates: always 0."""

@@ -29,7 +29,7 @@ from bridge import log
 from bridge.core.natswire import NatsWire
 from bridge.core.routing import Routes
 from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Kind, Message, Tail
+from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import NatsSettings
 from bridge.sinks.nats_connection import connect
 
@@ -78,6 +78,7 @@ class NatsSink:
         self._atomic = False
         self._batches = 0
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._stored = 0
         self._wire = NatsWire(settings.stream, routes, epoch)
         self._inbox = ""
         self._exchanges = 0
@@ -105,25 +106,39 @@ class NatsSink:
             self._inbox = client.new_inbox() + "."
             await client.subscribe(f"{self._inbox}*.*", cb=self._answered)
 
-    async def tail(self) -> Tail | None:
-        """See `ports.Sink`: one lane fills one stream, so what is before the last is there."""
-        jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+    @property
+    def mark(self) -> bytes | None:
+        """See `ports.Sink`: the number in the stream of the last message that was stored."""
+        return str(self._stored).encode() if self._stored else None
+
+    async def standing(self, mark: bytes | None) -> Standing:
+        """See `ports.Sink`: one lane fills one stream, so what is before the last is there.
+
+        A server that was set back tells a lower last number than it once acknowledged. Messages
+        that grew old, or were purged, do not lower it.
+        """
+        stream = self._settings.stream
         with _in_our_terms():
+            jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+            state = (await jetstream.stream_info(stream)).state
             try:
-                last = await jetstream.get_last_msg(
-                    self._settings.stream, f"{self._routes.prefix}.>"
-                )
+                last = await jetstream.get_last_msg(stream, f"{self._routes.prefix}.>")
+                headers = last.headers or {}
             except nats.js.errors.NotFoundError:
-                last = None
-        headers = (last.headers if last else None) or {}
-        if headers.get("bridge-epoch") != self._epoch:
+                headers = {}
+        lost = mark is not None and state.last_seq < int(mark)
+        tail = None
+        if headers.get("bridge-epoch") == self._epoch:
+            tail = Tail(int(headers["bridge-seq"]), headers["Nats-Msg-Id"])
+        if lost or tail is None or tail.id not in self._known:
             self._known.clear()
-            return None
-        tail = Tail(int(headers["bridge-seq"]), headers["Nats-Msg-Id"])
-        if tail.id not in self._known:
-            # Not what we left: a server that was set back may have lost what it had acknowledged.
-            self._known.clear()
-        return tail
+        self._stored = min(int(mark or 0), state.last_seq)
+        return Standing(tail, lost)
+
+    async def watch(self) -> NoReturn:
+        """See `ports.Sink`: the client tells when its connection is lost."""
+        await self._lost.wait()
+        raise SinkUnavailable("the connection to the NATS server was lost")
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
@@ -157,10 +172,17 @@ class NatsSink:
         return duplicates
 
     async def _send_one(self, position: int, message: Message) -> int:
-        answers = await self._exchange([(position, message)])
-        if "error" in answers[0]:
-            self._refused(answers[0]["error"], position)
-        return int(bool(answers[0].get("duplicate")))
+        (answer,) = await self._exchange([(position, message)])
+        return self._taken(answer, position)
+
+    def _taken(self, answer: dict[str, Any], position: int) -> int:
+        """Return 1 if the stream had the message already, 0 if it stored it."""
+        if "error" in answer:
+            self._refused(answer["error"], position)
+        if answer.get("duplicate"):
+            return 1
+        self._stored = answer["seq"]
+        return 0
 
     async def _send_atomic(self, batch: list[tuple[int, Message]]) -> bool:
         """Send `batch` whole; return False if the stream knows one of its ids."""
@@ -168,6 +190,7 @@ class NatsSink:
         answer = (await self._exchange(batch, f"{self._epoch}-{self._batches}"))[0]
         error = answer.get("error")
         if error is None:
+            self._stored = answer["seq"]
             return True
         if error["err_code"] in _FULL | _NO_SUCH_STREAM:
             self._refused(error, batch[0][0])
@@ -180,9 +203,7 @@ class NatsSink:
         for start in range(0, len(batch), _WINDOW):
             part = batch[start : start + _WINDOW]
             for (position, _), answer in zip(part, await self._exchange(part), strict=True):
-                if "error" in answer:
-                    self._refused(answer["error"], position)
-                duplicates += bool(answer.get("duplicate"))
+                duplicates += self._taken(answer, position)
         return duplicates
 
     async def _exchange(

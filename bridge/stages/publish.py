@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from bridge import log
+from bridge.core.alerts import regression_alert
 from bridge.core.claim import claim_check, size
+from bridge.core.groups import own_run
 from bridge.core.render import Rendered, Renderer
-from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable, StorageFull
 from bridge.health import Health
 from bridge.metrics import Metrics
-from bridge.model import Group, Kind, Message
+from bridge.model import Group, Kind, Message, Tail
 from bridge.ports import Journal, Sink
 
 __all__ = ["Lane", "Rendering"]
@@ -76,12 +78,13 @@ class Lane:
         metrics: Metrics,
         health: Health,
         *,
+        network: str = "main",
         waits: tuple[float, float] = (0.1, 10.0),
         step_bytes: int = 1024 * 1024,
     ) -> None:
         """Make the lane of `sink`.
 
-        `waits` are the shortest and the longest time, in seconds, before it is opened anew;
+        `network` is told in alerts; `waits` are the shortest and the longest time, in seconds, before it is opened anew;
         `step_bytes` is about how much of the journal is sent at a time.
         """
         self._journal = journal
@@ -89,6 +92,7 @@ class Lane:
         self._sink = sink
         self._metrics = metrics
         self._health = health
+        self._network = network
         self._step_bytes = step_bytes
         self._first_wait, self._longest_wait = waits
         self._oldest_ns = 0
@@ -119,7 +123,7 @@ class Lane:
             began = self._journal.position(self.name)
             try:
                 await self._sink.open()
-                await self._skip_what_is_there()
+                await self._take_stock()
                 self._up()
                 await self._follow()
             except (SinkUnavailable, SinkFault) as error:
@@ -153,19 +157,40 @@ class Lane:
                 remedy=error.remedy,
             )
 
-    async def _skip_what_is_there(self) -> None:
-        """Move on to the broker's own tail: a crash came between acknowledgement and checkpoint.
+    async def _take_stock(self) -> None:
+        """Compare the checkpoint with what the broker holds, and move it there.
 
-        Only where it is the very message that the journal has under its number.
+        Forward, if a crash came between acknowledgement and checkpoint: nothing is sent twice. Back,
+        if the broker lost what it had acknowledged: all of it is sent again, with the same ids.
         """
-        tail = await self._sink.tail()
-        if tail is None or not self._journal.position(self.name) < tail.seq <= self._journal.head:
-            return
+        standing = await self._sink.standing(self._journal.state(self.name))
+        position = self._journal.position(self.name)
+        held = await self._is_ours(standing.tail)
+        if standing.lost and held < position:
+            await self._alert_loss(held, position)
+            self._journal.checkpoint(self.name, held)
+        elif held > position:
+            self._journal.checkpoint(self.name, held)
+
+    async def _is_ours(self, tail: Tail | None) -> int:
+        """Return the number of `tail` if it is the very message that the journal has under it."""
+        if tail is None or tail.seq > self._journal.head:
+            return 0
         for group in await self._journal.read(tail.seq - 1, 0):
             for message in self._rendering.of(group).messages:
                 if (message.seq, message.id) == tail:
-                    self._journal.checkpoint(self.name, tail.seq)
-                    return
+                    return tail.seq
+        return 0
+
+    async def _alert_loss(self, held: int, position: int) -> None:
+        now = time.time_ns()
+        alert = regression_alert(self._network, self.name, held, position, now)
+        _log.error("sink lost what it had acknowledged", sink=self.name, held=held, had=position)
+        self._metrics.sink_regressed(self.name)
+        try:
+            await self._journal.append([own_run(Kind.GAP_ALERT, alert.SerializeToString(), now)])
+        except StorageFull as error:
+            raise SinkUnavailable(f"its loss cannot be noted: {error}") from error
 
     async def _follow(self) -> NoReturn:
         journal, after = self._journal, self._journal.position(self.name)
@@ -175,7 +200,8 @@ class Lane:
                 if sending is not None and journal.head <= after:
                     await self._acknowledged(sending)
                     sending = None
-                await journal.wait(after)
+                if journal.head <= after:
+                    await self._grown(after)
                 batch = await self._gather(after)
                 if sending is not None:
                     await self._acknowledged(sending)
@@ -186,6 +212,19 @@ class Lane:
             if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+
+    async def _grown(self, after: int) -> None:
+        """Return when there is something to send; meanwhile notice a broker that goes away."""
+        grown = asyncio.create_task(self._journal.wait(after))
+        watching = asyncio.create_task(self._sink.watch())
+        try:
+            await asyncio.wait((grown, watching), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+        finally:
+            grown.cancel()
+            watching.cancel()
+            await asyncio.gather(grown, watching, return_exceptions=True)
 
     async def _acknowledged(self, sending: asyncio.Task[None]) -> None:
         """Return when it is. A broker that keeps us waiting is not ready, though not yet down."""
@@ -227,7 +266,7 @@ class Lane:
                 messages[start] = await self._instead(messages[start], str(error))
             else:
                 break
-        self._journal.checkpoint(self.name, batch.last)
+        self._journal.checkpoint(self.name, batch.last, sink.mark)
         self._metrics.published(self.name, messages, duplicates)
         for one in batch.rendered:
             if one.left_out:

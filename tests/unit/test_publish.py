@@ -16,6 +16,7 @@ from bridge.health import Health
 from bridge.metrics import Metrics
 from bridge.model import Group, Kind, Run, Tail
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
+from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from bridge.stages.publish import Lane, Rendering
 from tests.doubles import MemoryJournal, ScriptedSink
@@ -355,3 +356,32 @@ async def test_a_sink_that_keeps_us_waiting_is_not_called_ready() -> None:
         bench.sink.answers.set()
         await until(lambda: bench.health.ready)
         assert bench.counted("sink_up", sink="scripted") == 1
+
+
+async def test_what_the_broker_lost_is_sent_again_and_told_once() -> None:
+    bench, sent = Bench(), events(range(8))
+    bench.accept(*sent)
+    bench.journal.checkpoint(bench.sink.name, 8)
+    bench.sink.last, bench.sink.lost = Tail(5, id_of(bench, sent[4])), True
+    async with publishing(bench):
+        await until(lambda: bench.position == bench.journal.head == 9)
+    assert bench.sequence == [6, 7, 8, 9]
+    alert = bench.sink.acknowledged[-1]
+    assert alert.kind is Kind.GAP_ALERT
+    assert GapAlert.FromString(alert.data).type == GapAlert.TYPE_SINK_REGRESSED
+    assert bench.counted("sink_regressed_total", sink="scripted") == 1
+
+
+async def test_a_connection_that_is_lost_while_nothing_is_sent_is_noticed() -> None:
+    bench = Bench()
+    async with publishing(bench):
+        await until(lambda: bench.health.ready)
+        bench.sink.openings.extend([SinkUnavailable("away")] * 100_000)
+        bench.sink.gone.set()
+        await until(lambda: not bench.health.ready)
+        bench.sink.gone.clear()
+        bench.sink.openings.clear()
+        await until(lambda: bench.health.ready)
+        bench.accept(event(1))
+        await bench.all_published()
+    assert bench.sequence == [1]
