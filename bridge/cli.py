@@ -112,7 +112,10 @@ def settings() -> None:
 
 @app.command()
 def check() -> None:
-    """Check the settings, that the brokers answer, and that topics and stream fit."""
+    """Check the settings, that the brokers answer, and that topics and stream fit.
+
+    Topics and a stream that are missing are made, as at a start. No event is sent.
+    """
     chosen = _settings()
     asyncio.run(check_brokers(chosen, _out))
 
