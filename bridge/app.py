@@ -14,8 +14,9 @@ from bridge import log
 from bridge.core.render import Renderer
 from bridge.core.routing import ChainFilter, Routes
 from bridge.embedded import open_embedded
+from bridge.errors import StorageFull, StorageUnusable
 from bridge.health import Health
-from bridge.journal import open_journal
+from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
 from bridge.ports import Sink
 from bridge.receivers.tcp import open_tcp
@@ -84,9 +85,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             settings = settings.model_copy(update={"nats": nats})
         sinks = build_sinks(settings, routes, journal.epoch)
         journal.register([track.READER, *(sink.name for sink in sinks)])
-        rendering = Rendering(_renderer(settings, routes, journal.epoch))
+        rendering = Rendering(_renderer(settings, routes, journal.epoch), len(sinks))
         lanes = tuple(
-            Lane(journal, rendering, sink, metrics, health, network=settings.network)
+            Lane(
+                journal,
+                rendering,
+                sink,
+                metrics,
+                health,
+                network=settings.network,
+                when_wedged=embedded.end if embedded is not None else lambda: None,
+            )
             for sink in sinks
         )
         tracker = Tracker(journal, metrics, network=settings.network)
@@ -123,7 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 await _within(_ACKNOWLEDGE_SECONDS, _drain(intake, lanes))
             await tasks.cancel()
             if not tasks.failed.done():
-                await _within(_ACKNOWLEDGE_SECONDS, journal.flush())
+                await _within(_ACKNOWLEDGE_SECONDS, _flush(journal))
 
 
 def _renderer(settings: Settings, routes: Routes, epoch: str) -> Renderer:
@@ -150,6 +159,13 @@ async def _receive(
         udp, port = await until.enter_async_context(open_udp(settings, port, intake, metrics))
         tasks.start("udp", udp.watch())
     return port
+
+
+async def _flush(journal: Journal) -> None:
+    try:
+        await journal.flush()
+    except StorageFull as error:
+        _log.warning("checkpoints not written down", error=str(error))
 
 
 async def _drain(intake: Intake, lanes: tuple[Lane, ...]) -> None:
@@ -203,5 +219,8 @@ async def _within(seconds: float, work: Awaitable[Any]) -> None:
 
 def _write_ports(path: Path, ports: dict[str, int]) -> None:
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(ports) + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(ports) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise StorageUnusable(f"cannot write {path}: {error.strerror}") from error

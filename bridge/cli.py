@@ -26,6 +26,15 @@ from bridge.core.asyncapi import document
 from bridge.demo import show
 from bridge.environment import effective, load
 from bridge.errors import BridgeError, UsageError
+from bridge.recording import (
+    Address,
+    Faults,
+    RecordingDamaged,
+    Transport,
+    parse_speed,
+    play_shown,
+    record_shown,
+)
 from bridge.settings import Settings
 
 __all__ = ["main"]
@@ -168,6 +177,66 @@ def _port_in_use(path: Path) -> int:
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"cannot tell the status port: {path} is not readable") from error
     return port
+
+
+@app.command()
+def record(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The recording to be made.")],
+    *,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="End after so long.")] = None,
+    host: Annotated[str | None, typer.Option(help="Instead of BRIDGE_FEED__HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Instead of BRIDGE_FEED__PORT.")] = None,
+    protocols: Annotated[str | None, typer.Option(help="tcp, udp, or both: tcp,udp.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+) -> None:
+    """Record what arrives on the feed's port, with its timing, until SIGTERM or SIGINT."""
+    given = {"HOST": host, "PORT": port, "PROTOCOLS": protocols}
+    chosen = {f"BRIDGE_FEED__{name}": str(v) for name, v in given.items() if v is not None}
+    feed = load({**os.environ, **chosen}).feed
+    try:
+        _run_until_stopped(
+            lambda stop: record_shown(file, feed, stop, _out, seconds=seconds, force=force)
+        )
+    except OSError as error:
+        _err.print(_escaped(f"{error.strerror or error}"))
+        raise typer.Exit(74) from None
+
+
+@app.command()
+def play(
+    recording: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A recording, or a folder of captures.")
+    ],
+    *,
+    to: Annotated[str, typer.Option(help="HOST:PORT of the receiver.")],
+    speed: Annotated[str, typer.Option(help="Factor on the recorded pace, or max.")] = "1",
+    tcp: Annotated[bool, typer.Option("--tcp", help="Over TCP, however it was recorded.")] = False,
+    udp: Annotated[bool, typer.Option("--udp", help="Over UDP, however it was recorded.")] = False,
+    faults: Annotated[str, typer.Option(help="drop=%,cut=%,stall=SECONDS@% of the frames.")] = "",
+    seed: Annotated[int, typer.Option(help="Decides which frames the faults strike.")] = 0,
+) -> None:
+    """Play a recording into a receiver, as it was recorded or with faults."""
+    if tcp and udp:
+        raise UsageError("--tcp and --udp exclude each other")
+    work = play_shown(
+        recording,
+        Address.parse(to),
+        _out,
+        speed=parse_speed(speed),
+        transport=Transport.TCP if tcp else Transport.UDP if udp else None,
+        faults=Faults.parse(faults),
+        seed=seed,
+    )
+    try:
+        complete = uvloop.run(work)
+    except RecordingDamaged as error:
+        _err.print(_escaped(f"{recording}: {error}"))
+        raise typer.Exit(74) from None
+    except OSError as error:
+        _err.print(_escaped(str(error)))
+        raise typer.Exit(69) from None
+    if not complete:
+        raise typer.Exit(69)
 
 
 @app.command()

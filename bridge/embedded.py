@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bridge import log
-from bridge.errors import PortInUse, SinkUnavailable
+from bridge.errors import PortInUse, SinkUnavailable, StorageUnusable
 from bridge.health import Health
 from bridge.settings import EmbeddedSettings
 
@@ -136,10 +136,17 @@ class EmbeddedServer:
             try:
                 await self.start()
                 wait = _RESTART_SECONDS
-            except SinkUnavailable as error:
+            except (SinkUnavailable, OSError) as error:
+                # OSError: its configuration or log cannot be written, on a full disk.
                 _log.error("embedded NATS server", error=str(error))
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, _LONGEST_RESTART_SECONDS)
+
+    def end(self) -> None:
+        """End the server at once, so that `watch` starts it anew: it is wedged."""
+        _log.warning("embedded NATS server acknowledges nothing, starting it again")
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def stop(self) -> None:
         """End the server: politely, then not."""
@@ -185,7 +192,10 @@ async def open_embedded(
         PortInUse: the port is taken.
     """
     store = folder / "nats"
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnusable(f"cannot use {store}: {error.strerror}") from error
     server = EmbeddedServer(settings, store, health)
     server.port = _free_port(settings)
     health.told("embedded", "starting")

@@ -19,6 +19,7 @@ __all__ = [
     "SettingsInvalid",
     "SinkFault",
     "SinkUnavailable",
+    "SinkWedged",
     "StorageDamaged",
     "StorageFull",
     "StorageUnusable",
@@ -122,6 +123,13 @@ class SinkUnavailable(BridgeError):
     remedy = "Check that the broker is reachable; the journal keeps the events meanwhile."
     retryable = True
     exit_code = 69
+
+
+class SinkWedged(SinkUnavailable):
+    """The broker answers, but has not acknowledged anything for several attempts."""
+
+    code = "sink_wedged"
+    remedy = "Restart the NATS server: a full disk leaves it so, also when there is room again."
 
 
 class SinkFault(BridgeError):

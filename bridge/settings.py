@@ -113,7 +113,7 @@ class FeedSettings(Section):
     """Networks (CIDR) whose peers are received; `loopback` and `any` are understood too."""
     max_payload_bytes: Annotated[int, Field(gt=0, le=512 * MIB)] = 32 * MIB
     """Largest event; a frame that announces more closes its connection."""
-    max_buffered_bytes: Positive = 128 * MIB
+    max_buffered_bytes: Annotated[int, Field(ge=MIB)] = 128 * MIB
     """Bytes received and not yet committed, of all peers together; above it reading pauses."""
     partial_frame_seconds: Seconds = 15
     """Time in which a frame that has begun must be complete."""
@@ -153,7 +153,7 @@ class NatsSettings(Section):
 
     servers: List = ()
     """Servers, for example nats://nats:4222, several with commas. Unset: no NATS sink."""
-    stream: Name = "FACTOM"
+    stream: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = "FACTOM"
     """The JetStream stream; made where it is missing."""
     user: str | None = None
     """User name."""
@@ -214,7 +214,7 @@ class KafkaSettings(Section):
     """Copies of each partition, when the bridge makes a topic; -1 is the broker's default."""
     retention_ms: Annotated[int, Field(ge=-1)] = -1
     """How long a topic keeps messages, when the bridge makes it; -1 keeps all."""
-    max_message_bytes: Annotated[int, Field(ge=1024)] = 16 * MIB
+    max_message_bytes: Annotated[int, Field(ge=65_536)] = 16 * MIB
     """Largest batch that a topic takes, when the bridge makes it."""
     timeout_seconds: Seconds = 30
     """Time for the brokers to acknowledge a batch."""
@@ -289,6 +289,8 @@ class TopicSettings(Section):
         names = list(self.names.values())
         if len(set(names)) != len(names):
             raise ValueError("two kinds have the same name")
+        if "large" in names:
+            raise ValueError("the name large is taken by the data of claim checks")
         return self
 
     @property
@@ -342,10 +344,39 @@ class Settings(BaseSettings):
                 f"BRIDGE_FEED__HOST is {self.feed.host}: set BRIDGE_FEED__ALLOW to the networks"
                 " of your nodes (or to any)"
             )
+        if self.journal.max_bytes < 4 * self.feed.max_payload_bytes:
+            raise ValueError(
+                "BRIDGE_JOURNAL__MAX_BYTES must be four times BRIDGE_FEED__MAX_PAYLOAD_BYTES or more"
+            )
         if not _is_loopback(self.status.host) and self.status.token is None:
             raise ValueError(
                 f"BRIDGE_STATUS__HOST is {self.status.host}: set BRIDGE_STATUS__TOKEN, or"
                 " BRIDGE_STATUS__TOKEN_FILE"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        kafka, nats = self.kafka, self.nats
+        if kafka.security_protocol.startswith("SASL") and (
+            kafka.sasl_username is None or kafka.sasl_password is None
+        ):
+            raise ValueError(
+                f"BRIDGE_KAFKA__SECURITY_PROTOCOL is {kafka.security_protocol}: set"
+                " BRIDGE_KAFKA__SASL_USERNAME and BRIDGE_KAFKA__SASL_PASSWORD"
+            )
+        for server in kafka.bootstrap_servers:
+            if not server.rpartition(":")[2].isdecimal():
+                raise ValueError(
+                    f"BRIDGE_KAFKA__BOOTSTRAP_SERVERS: {server} needs a port, as in kafka:9092"
+                )
+        for section, chosen in (("KAFKA", kafka), ("NATS", nats)):
+            for name, value in chosen:
+                if isinstance(value, Path) and not value.is_file():
+                    raise ValueError(f"BRIDGE_{section}__{name.upper()}: there is no file {value}")
+        if not _is_loopback(self.embedded.host):
+            raise ValueError(
+                "BRIDGE_EMBEDDED__HOST must be a loopback address: the embedded server has no login"
             )
         return self
 

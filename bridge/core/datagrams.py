@@ -5,7 +5,7 @@ seen in recordings): the version byte alone; the length and up to 4,092 bytes of
 rest in one. There is no number on them, so a lost one shows only by the sizes not fitting.
 
 An event that did not come whole is given up when the next one begins, and counted; the node's
-own limits lose events over about 69 kB on this transport (`docs/feed.md`).
+own limits lose events over about 69 kB on this transport.
 
 Pure: the caller owns the socket and says which peer and what time it is.
 """

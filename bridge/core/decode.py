@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError as ProtobufError
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from bridge.core import gojson
 from bridge.errors import DecodeError
@@ -25,10 +24,13 @@ from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 __all__ = ["MAX_PARTS", "Event", "decode"]
 
 MAX_PARTS = 100_000
-"""Sub-messages that any payload may have; a longer one may have as many as a true block could."""
+"""Fields that any payload may have; a longer one may have as many as a true block could."""
 
-_BYTES_PER_PART = 16
-"""Less than any true block needs on average for a sub-message: hashes alone are 32 bytes."""
+_BYTES_PER_PART = 12
+"""Less than any true block needs on average for a field: hashes alone are 32 bytes."""
+
+_MOST_PARTS = 700_000
+"""Counting them must not hold the loop for more than a quarter of a second."""
 
 _SMALLEST_PART = 2
 
@@ -67,8 +69,7 @@ def decode(payload: bytes) -> Event | None:
     """
     # No FactomEvent begins with "{": as a protobuf tag it would open a group of field 15.
     if payload[:1] == b"{":
-        if payload.count(b"{") + payload.count(b"[") > _allowed_parts(len(payload)):
-            raise DecodeError("too-many-parts", "more objects and lists than a true event has")
+        _bound_json(payload)
         event = gojson.parse(payload)
     else:
         if len(payload) > MAX_PARTS * _SMALLEST_PART:
@@ -79,7 +80,7 @@ def decode(payload: bytes) -> Event | None:
             raise DecodeError("invalid-protobuf", f"not readable as protobuf: {error}") from error
     name = event.WhichOneof("event")
     if name is None:
-        if payload and len(UnknownFieldSet(event)):
+        if _has_unknown(event):
             raise DecodeError("unknown-event", "the event has a member that the schema lacks")
         return None
     member = getattr(event, name)
@@ -94,8 +95,23 @@ def decode(payload: bytes) -> Event | None:
     )
 
 
+def _has_unknown(event: FactomEvent) -> bool:
+    """Say whether there is more in an event without a member than its envelope."""
+    for name in ("eventSource", "factomNodeName", "identityChainID"):
+        event.ClearField(name)
+    return event.ByteSize() > 0
+
+
 def _allowed_parts(size: int) -> int:
-    return max(MAX_PARTS, size // _BYTES_PER_PART)
+    return max(MAX_PARTS, min(size // _BYTES_PER_PART, _MOST_PARTS))
+
+
+def _bound_json(payload: bytes) -> None:
+    """Refuse JSON of very many tiny values before the parser gives each its memory."""
+    allowed = _allowed_parts(len(payload))
+    structures = payload.count(b"{") + payload.count(b"[")
+    if structures > allowed or max(payload.count(b'"'), payload.count(b",")) > 4 * allowed:
+        raise DecodeError("too-many-parts", "more values than a true event has")
 
 
 _Shape = dict[int, Any]
@@ -115,7 +131,7 @@ def _shape(descriptor: Any, known: dict[str, _Shape]) -> _Shape:
 _EVENT_SHAPE: Mapping[int, Any] = _shape(FactomEvent.DESCRIPTOR, {})
 
 
-def _bound_parts(payload: bytes) -> None:  # noqa: C901  (a case per wire type)
+def _bound_parts(payload: bytes) -> None:
     """Refuse a payload of very many tiny sub-messages before the parser gives each its memory."""
     left = _allowed_parts(len(payload))
     stack: list[tuple[int, int, Mapping[int, Any]]] = [(0, len(payload), _EVENT_SHAPE)]
@@ -124,14 +140,13 @@ def _bound_parts(payload: bytes) -> None:  # noqa: C901  (a case per wire type)
             at, end, shape = stack.pop()
             while at < end:
                 tag, at = _varint(payload, at)
+                left -= 1
                 wire = tag & 7
                 if wire == 2:
                     size, at = _varint(payload, at)
                     inner = shape.get(tag >> 3)
-                    if inner is not None:
-                        left -= 1
-                        if inner and size:
-                            stack.append((at, min(at + size, end), inner))
+                    if inner and size:
+                        stack.append((at, min(at + size, end), inner))
                     at += size
                 elif wire == 0:
                     _, at = _varint(payload, at)
@@ -142,7 +157,7 @@ def _bound_parts(payload: bytes) -> None:  # noqa: C901  (a case per wire type)
                 else:
                     raise DecodeError("invalid-protobuf", f"wire type {wire} is not of this schema")
                 if left < 0:
-                    raise DecodeError("too-many-parts", "more sub-messages than a true block has")
+                    raise DecodeError("too-many-parts", "more fields than a true block has")
     except IndexError as error:
         raise DecodeError("invalid-protobuf", "the payload ends within a field") from error
 

@@ -23,6 +23,7 @@ __all__ = ["Row", "framing_run", "own_run", "pack", "unpack"]
 
 _RUN = struct.Struct("<qIIB")
 _NUMBERS = struct.Struct("<QI")
+_MOST_RECORDS = 2**32 - 1
 
 Checksum = Callable[[int, bytes], int]
 """Continues a CRC32C: (checksum so far, bytes) -> checksum."""
@@ -68,7 +69,7 @@ def unpack(row: Row, last: int, extend: Checksum) -> Group:
     `last` is where the next row says that it ends: its own count may be what is damaged.
     """
     first, count, head, frames, checksum = row
-    if last != first + count - 1:
+    if last != first + count - 1 or not 0 < count <= _MOST_RECORDS:
         return Group(first, last, (), f"{count} records are told where {last - first + 1} must be")
     if checksum != _checksum(first, count, head, frames, extend):
         return Group(first, last, (), "the checksum does not match")

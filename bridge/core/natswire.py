@@ -18,6 +18,9 @@ from bridge.model import Layout, Message
 __all__ = ["NatsWire"]
 
 _MOST_LAYOUTS = 1_000
+_WINDOW = "bridge-window: 1\r\n"
+"""On messages of which each is stored or refused alone: of such a one, it is not certain that those
+before it are there."""
 
 
 class NatsWire:
@@ -42,7 +45,9 @@ class NatsWire:
             data = message.data
             head = self._head(message)
             inbox = f"{reply}{number - 1}"
-            if batch is not None:
+            if batch is None and last > 1:
+                head += _WINDOW
+            elif batch is not None:
                 head += f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n"
                 inbox = ""
                 if number == last:

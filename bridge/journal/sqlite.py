@@ -31,11 +31,8 @@ from bridge.settings import JournalSettings
 
 __all__ = ["Journal"]
 
-_HEAD = """
-SELECT max(
-    coalesce((SELECT first + count - 1 FROM groups ORDER BY first DESC LIMIT 1), 0),
-    coalesce((SELECT max(seq) FROM readers), 0)
-)"""
+_LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
+_OLD = "SELECT first FROM groups WHERE first + count - 1 <= ? ORDER BY first LIMIT ?"
 _READ = """
 SELECT first, count, checksum, head, frames,
     (SELECT min(other.first) FROM groups AS other WHERE other.first > groups.first)
@@ -71,9 +68,8 @@ class Journal:
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
-        # A damaged last row may tell too few records: the readers know better.
-        self.head: int = one(writer, _HEAD)
-        self._written: int = self.head
+        self._last_row, self.head = self._inherit()
+        self._head_then = self._written = self.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
         for name, seq, state in writer.execute("SELECT name, seq, state FROM readers"):
@@ -83,6 +79,18 @@ class Journal:
         self._durable = dict(self._readers)
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), self.head)])
         self._expired = 0
+
+    def _inherit(self) -> tuple[int, int]:
+        """Return the last row's first number, and the number of the last record.
+
+        A damaged row may tell any count: then the readers know better.
+        """
+        head: int = one(self._writer, "SELECT coalesce(max(seq), 0) FROM readers")
+        for first, count, checksum, top, frames in self._writer.execute(_LAST):
+            row = Row(first, count, top, frames, checksum)
+            whole = not unpack(row, first + count - 1, google_crc32c.extend).damaged
+            return first, max(head, first + count - 1 if whole else first)
+        return 0, head
 
     # Reading
 
@@ -110,7 +118,10 @@ class Journal:
             for first, count, checksum, head, frames, follower in self._reader.execute(
                 _READ, (after + 1,)
             ):
-                last = follower - 1 if follower is not None else max(first, first + count - 1)
+                if follower is not None:
+                    last = follower - 1
+                else:
+                    last = self._head_then if first == self._last_row else first + count - 1
                 if last <= after:
                     continue
                 size += len(frames)
@@ -136,14 +147,17 @@ class Journal:
 
     async def append(self, runs: Sequence[Run]) -> int:
         """See `ports.Journal`."""
-        head = await self._in(self._write_thread, self._commit, runs, None)
+        try:
+            head = await self._in(self._write_thread, self._commit, runs, None)
+        except StorageFull:
+            await self._in(self._write_thread, self._make_room)
+            raise
         self._grow(head)
         return head
 
     async def advance(self, reader: str, seq: int, state: bytes, runs: Sequence[Run]) -> None:
         """See `ports.Journal`."""
         head = await self._in(self._write_thread, self._commit, runs, (reader, seq, state))
-        self._readers[reader], self._states[reader] = seq, state
         self._grow(head)
 
     def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
@@ -207,7 +221,10 @@ class Journal:
         self._written = head
         self._durable.update(moved)
         if advance:
-            self._durable[advance[0]] = advance[1]
+            # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
+            reader, seq, state = advance
+            self._durable[reader] = self._readers[reader] = seq
+            self._states[reader] = state
         return head
 
     def _roll_back(self) -> None:
@@ -219,14 +236,22 @@ class Journal:
 
     def _respect_cap(self) -> None:
         """Refuse to grow past the cap; what was delivered makes room first, horizon or not."""
-        if self._used() < self._settings.max_bytes:
-            return
-        while self._trim(everything=True):
-            pass
         if self._used() >= self._settings.max_bytes:
-            raise StorageFull(
-                f"the journal holds {self._settings.max_bytes} bytes that are not yet delivered"
-            )
+            self._make_room()
+            if self._used() >= self._settings.max_bytes:
+                raise StorageFull(
+                    f"the journal has reached its cap of {self._settings.max_bytes} bytes, and what"
+                    " it holds is not yet delivered"
+                )
+
+    def _make_room(self) -> None:
+        """Delete all that was delivered, horizon or not, as far as the disk lets us."""
+        try:
+            while self._trim(everything=True):
+                pass
+        except StorageFull:
+            # Deleting needs a little room too; it is tried again with the next write.
+            return
 
     # Trimming
 
@@ -251,20 +276,13 @@ class Journal:
 
     def _trim(self, *, everything: bool = False) -> bool:
         """Delete a few groups that nobody needs; say whether to call again."""
-        used = self._used()
-        self._metrics.journal_measured(used, self.head)
-        delivered = min(self._durable.values(), default=0)
-        over = used > self._settings.replay_bytes
-        limit = delivered if everything or over else min(delivered, self._expire())
-        newest: int = one(self._writer, "SELECT coalesce(max(first), 0) FROM groups")
         try:
-            old = list(
-                self._writer.execute(
-                    "SELECT first FROM groups WHERE first + count - 1 <= ? AND first < ?"
-                    " ORDER BY first LIMIT ?",
-                    (limit, newest, _TRIM_ROWS),
-                )
-            )
+            used = self._used()
+            self._metrics.journal_measured(used, self.head)
+            delivered = min(self._durable.values(), default=0)
+            over = used > self._settings.replay_bytes
+            limit = delivered if everything or over else min(delivered, self._expire())
+            old = list(self._writer.execute(_OLD, (limit, _TRIM_ROWS)))
             if not old:
                 return False
             self._writer.execute("DELETE FROM groups WHERE first <= ?", old[-1])

@@ -71,13 +71,20 @@ class TcpReceiver:
                 if connection.unfinished_since is not None and connection.unfinished_since < late:
                     connection.end("partial-frame-late")
 
+    def bound_buffers(self) -> None:
+        """End the connection that holds most, if all together hold too much."""
+        if self.buffered > self.settings.max_buffered_bytes:
+            max(self.connections, key=lambda connection: connection.pending).end("buffers-full")
+
 
 class _Connection(asyncio.Protocol):
     def __init__(self, receiver: TcpReceiver) -> None:
         self._receiver = receiver
         self._feed = receiver.feed
         self._decoder = FrameDecoder(max_payload=receiver.settings.max_payload_bytes)
-        self._pending = 0
+        self.pending = 0
+        """Bytes of the unfinished frame."""
+        self._ended = False
         self._peer = ""
         self._host = ""
         self._entered = False
@@ -125,32 +132,38 @@ class _Connection(asyncio.Protocol):
 
     def _note_pending(self, *, started_anew: bool) -> None:
         receiver, pending = self._receiver, self._decoder.pending
-        receiver.buffered += pending - self._pending
-        self._pending = pending
+        receiver.buffered += pending - self.pending
+        self.pending = pending
         if not pending:
             self.unfinished_since = None
         elif started_anew or self.unfinished_since is None:
             self.unfinished_since = time.monotonic()
-        if receiver.buffered > receiver.settings.max_buffered_bytes:
-            self.end("buffers-full")
+        receiver.bound_buffers()
 
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
+            # While we do not read, its rest may lie in the socket: it is not the peer who is late.
+            self.unfinished_since = None
             self._transport.pause_reading()
             self._feed.when_relieved(self._resume)
 
     def _resume(self) -> None:
         self._paused = False
         if not self._transport.is_closing():
-            if self.unfinished_since is not None:
-                # The time during which we did not read is not the peer's.
+            if self.pending:
                 self.unfinished_since = time.monotonic()
             self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close the connection because the bridge stops."""
+        self._ended = True
+        self._transport.abort()
 
     def end(self, reason: str, sentence: str = "") -> None:
         """Close the connection for `reason`."""
         if not self._transport.is_closing():
+            self._ended = True
             self._receiver.metrics.refused(reason)
             _log.warning("connection closed", peer=self._peer, reason=reason, cause=sentence)
             self._transport.abort()
@@ -161,12 +174,12 @@ class _Connection(asyncio.Protocol):
         receiver = self._receiver
         receiver.gate.leave(self._host)
         receiver.connections.discard(self)
-        receiver.buffered -= self._pending
+        receiver.buffered -= self.pending
         receiver.metrics.connections("tcp", receiver.gate.open)
-        if self._pending and exc is None:
+        if self.pending and exc is None and not self._ended:
             # The node sends the same event again, whole, after it has connected anew.
             receiver.metrics.refused("partial-frame")
-        _log.info("node gone", peer=self._peer, unfinished_bytes=self._pending)
+        _log.info("node gone", peer=self._peer, unfinished_bytes=self.pending)
 
 
 def _keep_alive(sock: socket.socket) -> None:
@@ -200,4 +213,5 @@ async def open_tcp(
         yield receiver, server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        receiver.shed()
+        for connection in list(receiver.connections):
+            connection.close()

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import nats.errors
@@ -28,10 +27,10 @@ from nats.js.api import StorageType
 from bridge import log
 from bridge.core.natswire import NatsWire
 from bridge.core.routing import Routes
-from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import MessageRefused, SinkFault, SinkUnavailable, SinkWedged
 from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import NatsSettings
-from bridge.sinks.nats_connection import connect
+from bridge.sinks.nats_connection import connect, in_our_terms
 
 __all__ = ["NatsSink"]
 
@@ -43,6 +42,8 @@ _BATCH_MESSAGES = 1_000
 _BATCH_BYTES = 8 * 1024 * 1024
 _WINDOW = 256
 _KNOWN_IDS = 50_000
+_WEDGED_AFTER = 3
+_PING_SECONDS = 2
 _CLOSE_SECONDS = 2
 
 # Codes of the server's errors (nats-server 2.12, `server/errors.json`).
@@ -79,6 +80,7 @@ class NatsSink:
         self._batches = 0
         self._known: OrderedDict[str, None] = OrderedDict()
         self._stored = 0
+        self._timeouts = 0
         self._wire = NatsWire(settings.stream, routes, epoch)
         self._inbox = ""
         self._exchanges = 0
@@ -97,7 +99,7 @@ class NatsSink:
         async def closed() -> None:
             lost.set()
 
-        with _in_our_terms():
+        with in_our_terms():
             client, stream = await asyncio.wait_for(
                 connect(settings, f"{self._routes.prefix}.>", closed), settings.timeout_seconds
             )
@@ -114,11 +116,13 @@ class NatsSink:
     async def standing(self, mark: bytes | None) -> Standing:
         """See `ports.Sink`: one lane fills one stream, so what is before the last is there.
 
+        Not so behind a message of a counted window: one before it may have been refused.
+
         A server that was set back tells a lower last number than it once acknowledged. Messages
         that grew old, or were purged, do not lower it.
         """
         stream = self._settings.stream
-        with _in_our_terms():
+        with in_our_terms():
             jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
             state = (await jetstream.stream_info(stream)).state
             try:
@@ -128,7 +132,7 @@ class NatsSink:
                 headers = {}
         lost = mark is not None and state.last_seq < int(mark)
         tail = None
-        if headers.get("bridge-epoch") == self._epoch:
+        if headers.get("bridge-epoch") == self._epoch and "bridge-window" not in headers:
             tail = Tail(int(headers["bridge-seq"]), headers["Nats-Msg-Id"])
         if lost or tail is None or tail.id not in self._known:
             self._known.clear()
@@ -149,7 +153,7 @@ class NatsSink:
                 ids.add(message.id)
                 fresh.append((position, message))
         duplicates = len(messages) - len(fresh)
-        with _in_our_terms():
+        with in_our_terms():
             for batch in _batches(fresh):
                 duplicates += await self._send(batch)
         return duplicates
@@ -249,14 +253,28 @@ class NatsSink:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if work.done():
+                self._timeouts = 0
                 return work.result()
             if lost.done():
                 raise SinkUnavailable("the connection to the NATS server was lost")
-            raise SinkUnavailable("the NATS server did not acknowledge in time")
+            raise await self._silent()
         finally:
             work.cancel()
             lost.cancel()
             await asyncio.gather(work, lost, return_exceptions=True)
+
+    async def _silent(self) -> SinkUnavailable:
+        """Return what to make of a server that did not acknowledge in time (delivery.md, D11)."""
+        self._timeouts += 1
+        if self._timeouts >= _WEDGED_AFTER and self._client is not None:
+            try:
+                await self._client.flush(timeout=_PING_SECONDS)
+            except (nats.errors.Error, OSError, TimeoutError):
+                pass
+            else:
+                self._timeouts = 0
+                return SinkWedged("the NATS server answers, and acknowledges nothing")
+        return SinkUnavailable("the NATS server did not acknowledge in time")
 
     def _refused(self, error: dict[str, Any], position: int) -> NoReturn:
         code, text = error["err_code"], error.get("description", "")
@@ -271,8 +289,8 @@ class NatsSink:
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes to an object store beside the stream."""
         jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
-        bucket = f"{self._settings.stream.replace('.', '_')}-large"
-        with _in_our_terms():
+        bucket = f"{self._settings.stream}-large"
+        with in_our_terms():
             try:
                 store = await jetstream.object_store(bucket)
             except nats.js.errors.NotFoundError:
@@ -306,29 +324,3 @@ def _batches(messages: list[tuple[int, Message]]) -> list[list[tuple[int, Messag
         batches[-1].append(item)
         size += len(item[1].data)
     return batches
-
-
-@contextmanager
-def _in_our_terms() -> Iterator[None]:
-    """Say in the bridge's terms what nats-py raises.
-
-    What nobody foresaw is a fault of the sink, and not the end of the bridge: the client is made
-    anew, and told about. Faults come first: in the library's tree they are errors like a lost
-    connection.
-    """
-    try:
-        yield
-    except BridgeError:
-        raise
-    except Exception as error:
-        text = str(error) or type(error).__name__
-        lowered = text.lower()
-        if isinstance(error, nats.errors.AuthorizationError) or "authorization" in lowered:
-            raise SinkFault(f"the NATS server refuses the login: {text}") from error
-        if "permissions violation" in lowered:
-            raise SinkFault(f"the NATS user lacks a right: {text}") from error
-        if isinstance(error, nats.js.errors.BadRequestError):
-            raise SinkFault(f"JetStream refuses the request: {text}") from error
-        if isinstance(error, nats.errors.Error | OSError | TimeoutError):
-            raise SinkUnavailable(f"the NATS server is not available: {text}") from error
-        raise SinkFault(f"the NATS client failed: {text}") from error

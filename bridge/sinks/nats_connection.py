@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import nats
@@ -13,10 +14,10 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from bridge import log
-from bridge.errors import SinkFault
+from bridge.errors import BridgeError, SinkFault, SinkUnavailable
 from bridge.settings import NatsSettings
 
-__all__ = ["Stream", "connect"]
+__all__ = ["Stream", "connect", "in_our_terms"]
 
 _log = log.get("nats")
 _CONNECT_SECONDS = 5
@@ -141,3 +142,29 @@ def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
     if settings.tls_cert_file is not None:
         context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
     return context
+
+
+@contextmanager
+def in_our_terms() -> Iterator[None]:
+    """Say in the bridge's terms what nats-py raises.
+
+    What nobody foresaw is a fault of the sink, and not the end of the bridge: the client is made
+    anew, and told about. Faults come first: in the library's tree they are errors like a lost
+    connection.
+    """
+    try:
+        yield
+    except BridgeError:
+        raise
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        lowered = text.lower()
+        if isinstance(error, nats.errors.AuthorizationError) or "authorization" in lowered:
+            raise SinkFault(f"the NATS server refuses the login: {text}") from error
+        if "permissions violation" in lowered:
+            raise SinkFault(f"the NATS user lacks a right: {text}") from error
+        if isinstance(error, nats.js.errors.BadRequestError):
+            raise SinkFault(f"JetStream refuses the request: {text}") from error
+        if isinstance(error, nats.errors.Error | OSError | TimeoutError):
+            raise SinkUnavailable(f"the NATS server is not available: {text}") from error
+        raise SinkFault(f"the NATS client failed: {text}") from error

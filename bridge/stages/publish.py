@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from bridge import log
@@ -20,7 +20,14 @@ from bridge.core.alerts import regression_alert
 from bridge.core.claim import claim_check, size
 from bridge.core.groups import own_run
 from bridge.core.render import Rendered, Renderer
-from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable, StorageFull
+from bridge.errors import (
+    BridgeError,
+    MessageRefused,
+    SinkFault,
+    SinkUnavailable,
+    SinkWedged,
+    StorageFull,
+)
 from bridge.health import Health
 from bridge.metrics import Metrics
 from bridge.model import Group, Kind, Message, Tail
@@ -28,7 +35,9 @@ from bridge.ports import Journal, Sink
 
 __all__ = ["Lane", "Rendering"]
 
-_KEPT_GROUPS = 16
+_KEPT_GROUPS, _KEPT_BYTES = 16, 1024 * 1024
+"""Groups that are kept for the other lanes, and how large one may be for that."""
+
 _PATIENCE_SECONDS = 3
 
 _log = log.get("publish")
@@ -37,17 +46,22 @@ _log = log.get("publish")
 class Rendering:
     """Renders groups for all lanes; lanes that are side by side share the work."""
 
-    def __init__(self, renderer: Renderer) -> None:
+    def __init__(self, renderer: Renderer, lanes: int) -> None:
         self._renderer = renderer
-        self._kept: OrderedDict[int, Rendered] = OrderedDict()
+        self._is_shared = lanes > 1
+        self._kept: OrderedDict[tuple[int, int], Rendered] = OrderedDict()
 
     def of(self, group: Group) -> Rendered:
         """Return `group` as messages."""
-        rendered = self._kept.get(group.first)
+        key = (group.first, group.last)
+        rendered = self._kept.get(key)
         if rendered is None:
-            rendered = self._kept[group.first] = self._renderer.render(group)
-            if len(self._kept) > _KEPT_GROUPS:
-                self._kept.popitem(last=False)
+            rendered = self._renderer.render(group)
+            size = sum([len(message.data) for message in rendered.messages])
+            if self._is_shared and size <= _KEPT_BYTES:
+                self._kept[key] = rendered
+                if len(self._kept) > _KEPT_GROUPS:
+                    self._kept.popitem(last=False)
         return rendered
 
     def refused(self, message: Message, sink: str, error: str) -> Message:
@@ -81,11 +95,13 @@ class Lane:
         network: str = "main",
         waits: tuple[float, float] = (0.1, 10.0),
         step_bytes: int = 1024 * 1024,
+        when_wedged: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the lane of `sink`.
 
         `network` is told in alerts; `waits` are the shortest and the longest time, in seconds, before it is opened anew;
-        `step_bytes` is about how much of the journal is sent at a time.
+        `step_bytes` is about how much of the journal is sent at a time; `when_wedged` is called when
+        the broker answers but acknowledges nothing.
         """
         self._journal = journal
         self._rendering = rendering
@@ -93,6 +109,7 @@ class Lane:
         self._metrics = metrics
         self._health = health
         self._network = network
+        self._when_wedged = when_wedged
         self._step_bytes = step_bytes
         self._first_wait, self._longest_wait = waits
         self._oldest_ns = 0
@@ -119,15 +136,20 @@ class Lane:
         """Publish until cancelled."""
         wait = self._first_wait
         self._health.told(self.name, "connecting")
+        for group in await self._journal.read(self._journal.position(self.name), 0):
+            self._oldest_ns = group.runs[0].received_ns if group.runs else 0
         while True:
             began = self._journal.position(self.name)
             try:
                 await self._sink.open()
                 await self._take_stock()
-                self._up()
+                if not self.lag:
+                    self._up()
                 await self._follow()
             except (SinkUnavailable, SinkFault) as error:
                 self._down(error)
+                if isinstance(error, SinkWedged):
+                    self._when_wedged()
             finally:
                 await self._sink.close()
             if self._journal.position(self.name) > began:
@@ -235,8 +257,6 @@ class Lane:
             if self._health.told(self.name, "waiting", cause=cause):
                 _log.warning("sink does not acknowledge", sink=self.name, lag=self.lag)
         await sending
-        if not done:
-            self._up()
 
     async def _gather(self, after: int) -> _Batch:
         messages: list[Message] = []
@@ -267,6 +287,7 @@ class Lane:
             else:
                 break
         self._journal.checkpoint(self.name, batch.last, sink.mark)
+        self._up()
         self._metrics.published(self.name, messages, duplicates)
         for one in batch.rendered:
             if one.left_out:

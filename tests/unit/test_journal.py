@@ -183,7 +183,8 @@ def _no_state(action: int, table: str | None, *others: str | None) -> int:
 
 
 async def first_kept(journal: Journal) -> int:
-    return (await journal.read(0, 0))[0].first
+    groups = await journal.read(0, 0)
+    return groups[0].first if groups else journal.head + 1
 
 
 async def trimmed(journal: Journal) -> int:
@@ -198,13 +199,13 @@ async def test_trimming_stays_behind_the_slowest_reader(tmp_path: Path) -> None:
         journal.register(["a", "b"])
         await fill(journal, 10)
         await asyncio.sleep(0.01)
-        for a, b, kept in [(10, 0, 1), (10, 4, 5), (10, 10, 10)]:
+        for a, b, kept in [(10, 0, 1), (10, 4, 5), (10, 10, 11)]:
             journal.checkpoint("a", a)
             journal.checkpoint("b", b)
             assert await trimmed(journal) == kept
         assert journal.head == 10
         await fill(journal, 1)
-        assert held(await journal.read(9, EVERYTHING)) == right(10, 11)
+        assert held(await journal.read(9, EVERYTHING)) == right(11, 11)
 
 
 async def test_the_numbers_go_on_after_all_was_trimmed_and_reopened(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ async def test_the_numbers_go_on_after_all_was_trimmed_and_reopened(tmp_path: Pa
         journal.register(["a"])
         await fill(journal, 200)
         journal.checkpoint("a", 200)
-        assert await trimmed(journal) == 200
+        assert await trimmed(journal) == 201
     async with opened(tmp_path) as journal:
         assert journal.head == 200
         assert await journal.append([numbered(201)]) == 201
@@ -270,7 +271,7 @@ async def test_tending_trims_and_writes_checkpoints_down(tmp_path: Path) -> None
         async with during(journal.tend(0.001)):
             journal.checkpoint("a", 10)
             async with asyncio.timeout(5):
-                while await first_kept(journal) != 10:
+                while await first_kept(journal) != 11:
                     await asyncio.sleep(0.001)
     async with opened(tmp_path) as journal:
         assert journal.position("a") == 10
@@ -418,3 +419,52 @@ async def test_a_torn_log_leaves_a_prefix_and_is_written_on(tmp_path: Path, keep
         assert head == 20 if keep == 1 else head < 20
         await fill(journal, 2)
         assert held(await journal.read(0, EVERYTHING)) == right(1, head + 2)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 2, 2**40])
+async def test_a_damaged_last_row_ends_where_the_readers_know_that_it_does(
+    tmp_path: Path, count: int
+) -> None:
+    async with opened(tmp_path) as journal:
+        journal.register(["slow", "fast"])
+        await journal.append([numbered(1, 5)])
+        await journal.append([numbered(6, 5)])
+        journal.checkpoint("fast", 10)
+        await journal.flush()
+        journal._writer.execute("UPDATE groups SET count = ? WHERE first = 6", (count,))
+    async with opened(tmp_path) as journal:
+        journal.register(["slow", "fast"])
+        assert journal.head == 10
+        (whole,) = await journal.read(0, 0)
+        (damaged,) = await journal.read(whole.last, 0)
+        assert (damaged.first, damaged.last, bool(damaged.damaged)) == (6, 10, True)
+        assert await journal.append([numbered(11)]) == 11
+        assert held(await journal.read(10, EVERYTHING)) == right(11, 11)
+
+
+async def test_an_advance_whose_waiter_is_cancelled_is_not_undone_by_the_next_commit(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as journal:
+        journal.register(["tracker"])
+        await fill(journal, 3)
+        advancing = asyncio.create_task(journal.advance("tracker", 3, b"state", [numbered(4)]))
+        await asyncio.sleep(0)
+        advancing.cancel()
+        await asyncio.gather(advancing, return_exceptions=True)
+        await fill(journal, 1)
+        await journal.flush()
+    async with opened(tmp_path) as journal:
+        assert (journal.position("tracker"), journal.state("tracker")) == (3, b"state")
+        assert [seq for seq, _ in held(await journal.read(0, EVERYTHING))] == [1, 2, 3, 4, 5]
+
+
+async def test_with_no_room_left_what_was_delivered_is_freed(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=16 * MIB, replay_seconds=3600) as journal:
+        journal.register(["a"])
+        await journal.append([numbered(1, 1, 20 * MIB)])
+        with pytest.raises(StorageFull):
+            await journal.append([numbered(2)])
+        journal.checkpoint("a", 1)
+        await journal.flush()
+        assert await journal.append([numbered(2)]) == 2

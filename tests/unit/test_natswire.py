@@ -58,6 +58,7 @@ def test_each_message_of_a_window_has_a_reply_of_its_own(wire: NatsWire) -> None
         "Nats-Expected-Stream": "FACTOM",
         "bridge-seq": "7",
         "bridge-epoch": "cafe",
+        "bridge-window": "1",
     }
 
 
@@ -68,6 +69,11 @@ def test_an_atomic_batch_is_numbered_from_one_and_only_its_last_is_answered(wire
     assert [headers["Nats-Batch-Sequence"] for _, _, headers, _ in found] == ["1", "2", "3"]
     assert {headers["Nats-Batch-Id"] for _, _, headers, _ in found} == {"b1"}
     assert ["Nats-Batch-Commit" in headers for _, _, headers, _ in found] == [False, False, True]
+
+
+def test_a_message_sent_alone_is_no_part_of_a_window(wire: NatsWire) -> None:
+    (_, _, headers, _) = parsed(wire.block([message(1, b"x")], "inbox.", None))[0]
+    assert "bridge-window" not in headers
 
 
 def test_a_claim_check_has_the_attributes_of_its_message_and_the_reference(wire: NatsWire) -> None:

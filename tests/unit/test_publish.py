@@ -11,7 +11,7 @@ from bridge.core.claim import size
 from bridge.core.framing import frame
 from bridge.core.render import Renderer
 from bridge.core.routing import ChainFilter, Routes
-from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
+from bridge.errors import MessageRefused, SinkFault, SinkUnavailable, SinkWedged
 from bridge.health import Health
 from bridge.metrics import Metrics
 from bridge.model import Group, Kind, Run, Tail
@@ -39,7 +39,7 @@ class Bench:
             chains=ChainFilter(),
             format="protobuf",
         )
-        self.rendering = Rendering(renderer)
+        self.rendering = Rendering(renderer, 2)
         self.lane = self.lane_to(self.sink)
 
     def lane_to(self, sink: ScriptedSink) -> Lane:
@@ -384,4 +384,38 @@ async def test_a_connection_that_is_lost_while_nothing_is_sent_is_noticed() -> N
         await until(lambda: bench.health.ready)
         bench.accept(event(1))
         await bench.all_published()
+    assert bench.sequence == [1]
+
+
+async def test_the_age_of_what_waits_is_known_though_the_sink_never_opened() -> None:
+    bench = Bench()
+    bench.accept(event(1))
+    bench.sink.openings.extend([SinkUnavailable("away")] * 100_000)
+    async with publishing(bench):
+        await until(
+            lambda: bench.counted("sink_errors_total", sink="scripted", code="sink_unavailable") > 1
+        )
+        assert bench.lane.lag_seconds > 1
+        bench.sink.openings.clear()
+        await bench.all_published()
+        assert bench.lane.lag_seconds == 0
+
+
+async def test_a_wedged_broker_is_reported_to_whoever_can_restart_it() -> None:
+    bench = Bench()
+    restarts: list[int] = []
+    bench.lane = Lane(
+        bench.journal,
+        bench.rendering,
+        bench.sink,
+        bench.metrics,
+        bench.health,
+        waits=(0.001, 0.002),
+        when_wedged=lambda: restarts.append(1),
+    )
+    bench.accept(event(1))
+    bench.sink.sendings.append(SinkWedged("acknowledges nothing"))
+    async with publishing(bench):
+        await bench.all_published()
+    assert restarts == [1]
     assert bench.sequence == [1]
