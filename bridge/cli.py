@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import uvloop
@@ -24,6 +24,7 @@ from bridge.app import routes_of, serve
 from bridge.check import check_brokers
 from bridge.core.asyncapi import document
 from bridge.demo import show
+from bridge.emitter import simulation
 from bridge.environment import effective, load
 from bridge.errors import BridgeError, UsageError
 from bridge.recording import (
@@ -36,11 +37,14 @@ from bridge.recording import (
     record_shown,
 )
 from bridge.settings import Settings
+from bridge.verifying import verify_published
 
 __all__ = ["main"]
 
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 _out = Console(highlight=False, soft_wrap=True)
+
+_HIGHEST = 2**32 - 1
 
 app = typer.Typer(
     name="factom-bridge",
@@ -135,6 +139,68 @@ def asyncapi() -> None:
     chosen = load(os.environ)
     described = document(routes_of(chosen), __version__, chosen.format, chosen.json_bytes)
     sys.stdout.write(json.dumps(described, indent=2) + "\n")
+
+
+@app.command()
+def verify(
+    first: Annotated[
+        int | None, typer.Option("--from", min=0, max=_HIGHEST, help="Lowest height.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--to", min=0, max=_HIGHEST, help="Highest height.")
+    ] = None,
+    sink: Annotated[
+        Literal["nats", "kafka"] | None, typer.Option(help="Which broker; else each there is.")
+    ] = None,
+) -> None:
+    """Read back what was published, and prove that it is complete: exit 1 with a list if not."""
+    if not asyncio.run(verify_published(_settings(), first, last, sink, _out, _err)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def emit(
+    *,
+    to: Annotated[str, typer.Option(help="HOST:PORT of the receiver.")],
+    blocks: Annotated[int | None, typer.Option(min=0, help="How many; else until SIGTERM.")] = None,
+    block_seconds: Annotated[
+        float, typer.Option(min=0, help="Pace: 600 is real time, 0 as fast as possible.")
+    ] = 600,
+    first: Annotated[int, typer.Option(min=0, max=2**31, help="Height of the first block.")] = 0,
+    chains: Annotated[int, typer.Option(min=0, help="New chains in each block.")] = 1,
+    entries: Annotated[int, typer.Option(min=0, help="Entries in each block.")] = 10,
+    largest: Annotated[int, typer.Option(min=0, max=10_000, help="Bytes of an entry.")] = 1024,
+    seed: Annotated[int, typer.Option(help="The same seed grows the same chain.")] = 0,
+    api_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Serve the node's API; 0: a free port.")
+    ] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Serve on after the last block.")] = False,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Exit 69 at the first failure.")
+    ] = False,
+    feed: Annotated[list[str] | None, typer.Option(help="As in factomd.conf: NAME=VALUE.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="drop=PERCENT,lose=HEIGHT, ...")] = None,
+) -> None:
+    """Simulate a node: grow a chain, and send its events to a receiver."""
+    log.configure("error", "auto")
+    node = simulation.Simulation(
+        simulation.feed_config(*Address.parse(to), feed or ()),
+        seed=seed,
+        first=first,
+        blocks=blocks,
+        block_seconds=block_seconds,
+        load=simulation.Load(chains, entries, largest=largest),
+        faults=simulation.Faults.parse(*fault or ()),
+        api_port=api_port,
+        stays=stay,
+        gives_up=give_up,
+    )
+
+    async def work(stop: asyncio.Event) -> None:
+        if not await simulation.run(node, stop, _out):
+            raise typer.Exit(69)
+
+    _run_until_stopped(work)
 
 
 @app.command()

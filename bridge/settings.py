@@ -227,7 +227,7 @@ class EmbeddedSettings(Section):
     """Address of the embedded server."""
     port: Port = 4222
     """Port of the embedded server; 0 takes a free one."""
-    max_payload_bytes: Annotated[int, Field(gt=0, le=64 * MIB)] = 8 * MIB
+    max_payload_bytes: Annotated[int, Field(ge=4_096, le=64 * MIB)] = 8 * MIB
     """Largest message of the embedded server; what is larger goes to its object store."""
 
 

@@ -9,7 +9,6 @@ is thrown away, and the lane sends again, in order, from the first message not a
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from bridge.core.routing import Routes
 from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Kind, Layout, Message, Standing
 from bridge.settings import KafkaSettings
+from bridge.sinks.kafka_connection import connection_options
 from bridge.sinks.kafka_topics import Topic, Topics
 
 __all__ = ["KafkaSink"]
@@ -88,7 +88,8 @@ class KafkaSink:
         with _in_our_terms():
             try:
                 self._topics = await asyncio.wait_for(
-                    self._admin.ensure(self._connection()), self._settings.timeout_seconds
+                    self._admin.ensure(connection_options(self._settings)),
+                    self._settings.timeout_seconds,
                 )
             except kafka.KafkaConnectionError:
                 await self._raise_why()
@@ -97,7 +98,7 @@ class KafkaSink:
 
     async def _raise_why(self) -> None:
         """Raise the error of a login that the brokers refuse: the client only logs it."""
-        chosen = self._connection()
+        chosen = connection_options(self._settings)
         del chosen["retry_backoff_ms"]
         for server in chosen.pop("bootstrap_servers"):
             host, _, port = server.rpartition(":")
@@ -114,7 +115,7 @@ class KafkaSink:
         settings = self._settings
         smallest = min(topic.limit for topic in self._topics.values())
         self._producer = AIOKafkaProducer(
-            **self._connection(),
+            **connection_options(self._settings),
             acks="all",
             enable_idempotence=True,
             compression_type=None if settings.compression == "none" else settings.compression,
@@ -122,35 +123,6 @@ class KafkaSink:
             max_request_size=settings.max_message_bytes,
         )
         await asyncio.wait_for(self._producer.start(), settings.timeout_seconds)
-
-    def _connection(self) -> dict[str, Any]:
-        settings = self._settings
-        password = settings.sasl_password
-        return {
-            "bootstrap_servers": list(settings.bootstrap_servers),
-            "client_id": "factom-bridge",
-            "request_timeout_ms": int(settings.timeout_seconds * 1000),
-            "retry_backoff_ms": 200,
-            "security_protocol": settings.security_protocol,
-            "ssl_context": self._tls(),
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": password.get_secret_value() if password else None,
-        }
-
-    def _tls(self) -> ssl.SSLContext | None:
-        settings = self._settings
-        if settings.security_protocol not in {"SSL", "SASL_SSL"}:
-            return None
-        context = ssl.create_default_context(cafile=settings.tls_ca_file)
-        if settings.tls_cert_file is not None:
-            password = settings.tls_key_password
-            context.load_cert_chain(
-                settings.tls_cert_file,
-                settings.tls_key_file,
-                password.get_secret_value() if password else None,
-            )
-        return context
 
     @property
     def mark(self) -> bytes | None:

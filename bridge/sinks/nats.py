@@ -22,7 +22,7 @@ import nats.js.errors
 import orjson
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import StorageType
+from nats.js.api import ObjectMeta, ObjectMetaOptions, StorageType
 
 from bridge import log
 from bridge.core.natswire import NatsWire
@@ -42,6 +42,7 @@ _BATCH_MESSAGES = 1_000
 _BATCH_BYTES = 8 * 1024 * 1024
 _WINDOW = 256
 _KNOWN_IDS = 50_000
+_CHUNK_BYTES, _CHUNK_HEADROOM = 128 * 1024, 1_024
 _WEDGED_AFTER = 3
 _PING_SECONDS = 2
 _CLOSE_SECONDS = 2
@@ -300,7 +301,10 @@ class NatsSink:
                     ttl=self._settings.max_age_seconds,
                     replicas=self._settings.replicas,
                 )
-            await store.put(message.id, message.data)
+            # The library's chunks of 128 KiB may be more than the server takes.
+            chunk = min(_CHUNK_BYTES, self._limit - _CHUNK_HEADROOM)
+            meta = ObjectMeta(name=message.id, options=ObjectMetaOptions(max_chunk_size=chunk))
+            await store.put(message.id, message.data, meta)
         return f"nats:///{bucket}/{message.id}"
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from bridge import log
 from bridge.errors import BridgeError, SinkFault, SinkUnavailable
 from bridge.settings import NatsSettings
 
-__all__ = ["Stream", "connect", "in_our_terms"]
+__all__ = ["Stream", "connect", "in_our_terms", "open_client"]
 
 _log = log.get("nats")
 _CONNECT_SECONDS = 5
@@ -47,7 +47,7 @@ async def connect(settings: NatsSettings, subject: str, closed: Callback) -> tup
         _log.debug("client error", error=str(error))
 
     try:
-        client = await _connected(settings, closed, failed)
+        client = await open_client(settings, closed, failed)
     except nats.errors.NoServersError as error:
         # The library keeps the cause to itself.
         raise (told[-1] if told else error) from None
@@ -58,9 +58,10 @@ async def connect(settings: NatsSettings, subject: str, closed: Callback) -> tup
         raise
 
 
-async def _connected(
+async def open_client(
     settings: NatsSettings, closed: Callback, failed: Callable[[Exception], Awaitable[None]]
 ) -> Client:
+    """Return a connection that is never made anew by itself. Raises: as `connect`."""
     client: Client = await nats.connect(
         list(settings.servers),
         name="factom-bridge",
