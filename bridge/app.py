@@ -18,6 +18,7 @@ from bridge.errors import StorageFull, StorageUnusable
 from bridge.health import Health
 from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
+from bridge.node import open_node
 from bridge.ports import Sink
 from bridge.receivers.tcp import open_tcp
 from bridge.receivers.udp import open_udp
@@ -25,6 +26,7 @@ from bridge.settings import FeedSettings, Settings
 from bridge.sinks.kafka import KafkaSink
 from bridge.sinks.nats import NatsSink
 from bridge.stages import track
+from bridge.stages.backfill import Backfill
 from bridge.stages.intake import Intake
 from bridge.stages.publish import Lane, Rendering
 from bridge.stages.track import Tracker
@@ -123,6 +125,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         tasks.start("tracker", tracker.run())
         for lane in lanes:
             tasks.start(lane.name, lane.run())
+        if settings.node.url is not None:
+            backfill = Backfill(
+                await enter(open_node(settings.node.url)),
+                lambda: tracker.gaps,
+                metrics,
+                grace_seconds=settings.node.grace_seconds,
+                page_heights=settings.node.page_heights,
+            )
+            tasks.start("backfill", backfill.run())
         _log.info("receiving", **{f"{name}_port": number for name, number in ports.items()})
         try:
             yield Running(settings, ports, health, metrics, lanes, tasks.failed)

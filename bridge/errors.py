@@ -15,6 +15,8 @@ __all__ = [
     "DecodeError",
     "FrameError",
     "MessageRefused",
+    "NodeRefused",
+    "NodeUnavailable",
     "PortInUse",
     "SettingsInvalid",
     "SinkFault",
@@ -114,6 +116,24 @@ class AlreadyRunning(BridgeError):
     code = "already_running"
     remedy = "Stop the other instance, or give this one its own BRIDGE_JOURNAL__DIR."
     exit_code = 75
+
+
+class NodeUnavailable(BridgeError):
+    """The node's API does not answer, or not as a node does."""
+
+    code = "node_unavailable"
+    remedy = "Check BRIDGE_NODE__URL, and that the node's API answers there."
+    retryable = True
+    exit_code = 69
+
+
+class NodeRefused(BridgeError):
+    """The node's API answers with an error."""
+
+    code = "node_refused"
+    remedy = "Read the node's own words; it may not be synced, or not have the block."
+    retryable = True
+    exit_code = 69
 
 
 class SinkUnavailable(BridgeError):

@@ -82,6 +82,9 @@ class Metrics:
         self._missing = gauge("heights_missing", "Heights missing in all open gaps")
         self._highest = gauge("height_highest", "Highest directory block seen")
         self._gap_signals = counter("gap_signals_total", "Gaps opened and resolved", "signal")
+        self._replays = counter(
+            "replay_requests_total", "Times that the node was asked for blocks again", "outcome"
+        )
         self._journal_bytes = gauge("journal_bytes", "Size of the journal's live pages")
         self._journal_head = gauge("journal_head", "Number of the last record")
         self._storage_refusals = counter(
@@ -159,6 +162,10 @@ class Metrics:
     def gap_signal(self, signal: str) -> None:
         """A gap opened, was resolved, or a jump was refused."""
         self._gap_signals.labels(signal).inc()
+
+    def replay_asked(self, outcome: str) -> None:
+        """The node was asked for blocks: `came`, `nothing-came`, or the code of an error."""
+        self._replays.labels(outcome).inc()
 
     # The journal
 

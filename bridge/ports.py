@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from bridge.model import Group, Kind, Message, Run, Standing
 
-__all__ = ["Feed", "Journal", "Sink"]
+__all__ = ["Feed", "Journal", "Node", "Sink"]
 
 
 class Feed(Protocol):
@@ -85,6 +85,21 @@ class Journal(Protocol):
         """Note that `reader` is done up to `seq`, and its state if that is given.
 
         Durable with the next commit or soon after. Going back is for a sink that lost something.
+        """
+        ...
+
+
+class Node(Protocol):
+    """The node's API."""
+
+    async def replay(self, first: int, last: int) -> None:
+        """Have the node send the blocks of `first` to `last` again, over the feed.
+
+        Returning means that it was asked, and not that anything will come.
+
+        Raises:
+            NodeUnavailable: it does not answer.
+            NodeRefused: it answers with an error.
         """
         ...
 

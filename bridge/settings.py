@@ -232,10 +232,14 @@ class EmbeddedSettings(Section):
 
 
 class NodeSettings(Section):
-    """The node's API."""
+    """The node's API, by which missing blocks are asked for."""
 
     url: str | None = None
     """The node's API, for example http://127.0.0.1:8088/v2. Unset: gaps are told, not filled."""
+    grace_seconds: Annotated[float, Field(ge=0)] = 30
+    """How long a gap may fill by itself before its blocks are asked for."""
+    page_heights: Annotated[int, Field(ge=1, le=1001)] = 20
+    """Heights that are asked for at a time: they come through the node's lossy queue."""
 
 
 class StatusSettings(Section):

@@ -12,7 +12,7 @@ from bridge import log
 from bridge.core.alerts import gap_alert
 from bridge.core.framing import split_frames
 from bridge.core.groups import own_run
-from bridge.core.heights import GapOpened, GapResolved, Heights, Signal, observe
+from bridge.core.heights import Gap, GapOpened, GapResolved, Heights, Signal, observe
 from bridge.core.peek import block_height
 from bridge.errors import StorageFull
 from bridge.metrics import Metrics
@@ -39,6 +39,11 @@ class Tracker:
         self._network = network
         self._heights = Heights.from_bytes(journal.state(READER))
         self._tell()
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The gaps that are open."""
+        return self._heights.gaps
 
     async def run(self) -> None:
         """Track until cancelled."""

@@ -79,10 +79,14 @@ async def open_status(
     app.router.add_get("/readyz", pages.readyz)
     app.router.add_get("/metrics", pages.metrics)
     runner = web.AppRunner(
-        app, access_log=None, max_line_size=_HEAD_BYTES, max_field_size=_HEAD_BYTES
+        app,
+        access_log=None,
+        shutdown_timeout=1,
+        max_line_size=_HEAD_BYTES,
+        max_field_size=_HEAD_BYTES,
     )
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port, shutdown_timeout=1)
+    site = web.TCPSite(runner, settings.host, settings.port)
     try:
         try:
             await site.start()

@@ -170,6 +170,52 @@ async def test_the_api_is_served_until_sigterm_and_replays_what_was_lost(
     assert states.count(GapAlert.STATUS_OPENED) == states.count(GapAlert.STATUS_RESOLVED) == 2
 
 
+async def test_a_bridge_that_knows_the_api_asks_for_what_was_lost_by_itself(tmp_path: Path) -> None:
+    api = free_port()
+    environ = {
+        "BRIDGE_NODE__URL": f"http://127.0.0.1:{api}/v2",
+        "BRIDGE_NODE__GRACE_SECONDS": "0.5",
+        "BRIDGE_NODE__PAGE_HEIGHTS": "5",
+    }
+    with BridgeProcess(tmp_path, environ) as bridge:
+        bridge.wait_ready()
+        node = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "bridge", "emit", "--to", f"127.0.0.1:{bridge.feed_port}"),
+                *("--blocks", "40", "--block-seconds", "0", "--fault", "lose=7,dark=10+12"),
+                *("--api-port", str(api), "--stay"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+
+            def filled() -> bool:
+                metrics = bridge.metrics()
+                resolved = metrics.total("bridge_gap_signals_total", signal="resolved")
+                return resolved == 2 and not metrics.longest_lag
+
+            bridge.wait_for(filled, 30, "fill the gaps")
+        finally:
+            node.kill()
+            node.wait()
+        done = run_command(
+            *("verify", "--sink", "nats", "--from", "1", "--to", "40"),
+            environ={"BRIDGE_NATS__SERVERS": f"nats://127.0.0.1:{bridge.nats_port}"},
+        )
+        found = await read_stream(f"nats://127.0.0.1:{bridge.nats_port}")
+    came = [int(m.attributes["blockheight"]) for m in found if "blockdetail" in m.attributes]
+    assert set(came) == set(range(1, 41))
+    told = [json.loads(m.data) for m in found if m.kind == "gap-alert"]
+    assert [alert["how"] for alert in told if alert["status"] == "STATUS_RESOLVED"] == (
+        ["HOW_REPLAY"] * 2
+    )
+    # The blocks are all there; what else was lost in the dark, commits and reveals, verify names.
+    assert re.search(r"heights +40 +0 ", done.stdout), done.stdout
+    assert re.search(r"links of blocks +39 +0 ", done.stdout), done.stdout
+    assert done.returncode == 1
+    assert "the commit of the entry" in done.stdout
+
+
 def ask(port: int, method: str, **params: int) -> Any:
     body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": method, "params": params}).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}/v2", body)
