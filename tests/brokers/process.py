@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
 from typing import Self
 
-__all__ = ["ENVIRONMENT", "HOST", "Broker", "free_port"]
+__all__ = ["ENVIRONMENT", "HOST", "Broker", "free_port", "spawn"]
 
 HOST = "127.0.0.1"
 # Nothing of the developer's (JAVA_TOOL_OPTIONS, proxies) makes one machine differ from another.
@@ -70,6 +70,25 @@ def free_port() -> int:
     return next(_ports)
 
 
+def spawn(
+    command: list[str], log: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `command`, which ends with this process, however that ends; its output goes to `log`.
+
+    Without `env`, nothing of the developer's (JAVA_TOOL_OPTIONS, proxies) makes one machine differ.
+    """
+    launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+    with log.open("ab") as output:
+        return _spawner.submit(
+            subprocess.Popen,
+            launch,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=env or ENVIRONMENT,
+        ).result()
+
+
 class Broker(ABC):
     """A server that keeps its port and its data over `stop`, `kill` and `start`."""
 
@@ -104,16 +123,7 @@ class Broker(ABC):
         """
         if self.pid is not None:
             raise RuntimeError(f"already running as {self.pid}")
-        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._prepare()]
-        with self.log.open("ab") as output:
-            self._process = process = _spawner.submit(
-                subprocess.Popen,
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=ENVIRONMENT,
-            ).result()
+        self._process = process = spawn(self._prepare(), self.log)
         deadline = time.monotonic() + self.start_seconds
         try:
             while not self._is_ready():

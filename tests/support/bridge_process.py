@@ -12,11 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.brokers.process import spawn
 
 __all__ = ["BridgeProcess", "Metrics", "run_command"]
 
@@ -25,18 +26,6 @@ _HTTP_SECONDS = 5
 _START_SECONDS = 20
 _STOP_SECONDS = 10
 _LOG_TAIL = 40
-
-# Run by the child before it becomes the bridge: a test run that is killed cannot tidy up.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.executable, [sys.executable, "-m", "bridge", "run"])
-"""
-# The kernel's "parent" is the thread that forked: one that lives as long as the test run.
-_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bridge-spawner")
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -171,15 +160,8 @@ class BridgeProcess:
         # The one of the run before would tell ports that are no longer served.
         (self.folder / "ports.json").unlink(missing_ok=True)
         self.ports = {}
-        with self.log.open("ab") as output:
-            self._process = _spawner.submit(
-                subprocess.Popen,
-                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=self.environ,
-            ).result()
+        command = [sys.executable, "-m", "bridge", "run"]
+        self._process = spawn(command, self.log, self.environ)
 
     def _has_written_ports(self) -> bool:
         try:
