@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+FAULTS_ARGS ?=
 
-.PHONY: help install demo run test quick lint bench proto docs lock clean
+.PHONY: help install demo run test quick faults lint bench fuzz proto docs sbom lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -41,15 +43,27 @@ lint: install ## Style, types, import contracts, stale generated files
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python docs/settings.py --check
 
+faults: install ## Kill, cut, fill and damage: the whole campaign, under an hour; prints a table
+	$(BIN)/python -m tests.brokers.kafka_jars
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
 bench: install ## Measure, beside real brokers
 	$(BIN)/python -m tests.brokers.kafka_jars
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+fuzz: install ## Feed every reader of bytes with damage, FUZZ_SECONDS each; prints a table
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz/requirements.lock || echo "no atheris here: without coverage"
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 proto: install ## Generate bridge/pb from proto/
 	$(BIN)/python proto/generate.py
 
 docs: install ## Write the settings into README.md and deploy/env.example
 	$(BIN)/python docs/settings.py
+
+sbom: install ## Write dist/sbom.json: what the bridge runs on (CycloneDX)
+	mkdir -p dist
+	$(BIN)/python docs/sbom.py > dist/sbom.json
 
 lock: install ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock

@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bridge import log
+from bridge.core.heights import Bounds
 from bridge.core.render import Renderer
 from bridge.core.routing import ChainFilter, Routes
 from bridge.embedded import open_embedded
@@ -22,7 +24,7 @@ from bridge.node import open_node
 from bridge.ports import Sink
 from bridge.receivers.tcp import open_tcp
 from bridge.receivers.udp import open_udp
-from bridge.settings import FeedSettings, Settings
+from bridge.settings import FeedSettings, Settings, TrackerSettings
 from bridge.sinks.kafka import KafkaSink
 from bridge.sinks.nats import NatsSink
 from bridge.stages import track
@@ -31,10 +33,14 @@ from bridge.stages.intake import Intake
 from bridge.stages.publish import Lane, Rendering
 from bridge.stages.track import Tracker
 from bridge.status import open_status
+from bridge.status.tracking import routes as tracking_routes
 
 __all__ = ["Running", "build_sinks", "routes_of", "running", "serve"]
 
 _ACKNOWLEDGE_SECONDS = 5
+_BUSY_LAG = 5_000
+"""Events that even the fastest sink has yet to take, above which backfill holds back."""
+
 _log = log.get("app")
 
 
@@ -100,7 +106,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             )
             for sink in sinks
         )
-        tracker = Tracker(journal, metrics, network=settings.network)
+        tracker = Tracker(
+            journal, metrics, network=settings.network, bounds=_bounds(settings.tracker)
+        )
         intake = Intake(
             journal,
             metrics,
@@ -115,7 +123,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         receiving = await enter(AsyncExitStack())
         ports = {"feed": await _receive(settings.feed, intake, metrics, tasks, receiving)}
         health.told("feed", "receiving", ready=True)
-        ports["status"] = await enter(open_status(settings.status, health, metrics))
+        pages = [partial(tracking_routes, tracking=tracker)]
+        ports["status"] = await enter(open_status(settings.status, health, metrics, pages))
         if embedded is not None:
             ports["nats"] = embedded.port
             await embedded.start()
@@ -126,13 +135,22 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         for lane in lanes:
             tasks.start(lane.name, lane.run())
         if settings.node.url is not None:
-            backfill = Backfill(
-                await enter(open_node(settings.node.url)),
-                lambda: tracker.gaps,
-                metrics,
-                grace_seconds=settings.node.grace_seconds,
-                page_heights=settings.node.page_heights,
+            node = await enter(
+                open_node(settings.node.url, requests_per_second=settings.node.requests_per_second)
             )
+            backfill = Backfill(
+                node,
+                tracker,
+                journal,
+                metrics,
+                page_heights=settings.node.page_heights,
+                heights_seconds=settings.node.heights_seconds,
+                backfill_from=settings.node.backfill_from,
+                receipts=settings.node.receipts,
+                arrival_seconds=settings.node.replay_seconds,
+                busy=lambda: min(lane.lag for lane in lanes) > _BUSY_LAG,
+            )
+            tracker.sought = backfill.sought
             tasks.start("backfill", backfill.run())
         _log.info("receiving", **{f"{name}_port": number for name, number in ports.items()})
         try:
@@ -144,6 +162,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             await tasks.cancel()
             if not tasks.failed.done():
                 await _within(_ACKNOWLEDGE_SECONDS, _flush(journal))
+
+
+def _bounds(settings: TrackerSettings) -> Bounds:
+    return Bounds(
+        grace=settings.grace_seconds,
+        shortest_stall=settings.shortest_stall_seconds,
+        longest_stall=settings.longest_stall_seconds,
+    )
 
 
 def _renderer(settings: Settings, routes: Routes, epoch: str) -> Renderer:

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from bridge import __version__, log
 from bridge.app import routes_of, serve
+from bridge.asking import backfill_shown, explain_shown, gaps_shown
 from bridge.check import check_brokers
 from bridge.core.asyncapi import document
 from bridge.demo import show
@@ -30,7 +31,6 @@ from bridge.errors import BridgeError, UsageError
 from bridge.recording import (
     Address,
     Faults,
-    RecordingDamaged,
     Transport,
     parse_speed,
     play_shown,
@@ -159,6 +159,41 @@ def verify(
 
 
 @app.command()
+def gaps(
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Anew each second, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, all of it.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 if heights are missing.")] = False,
+) -> None:
+    """Show which heights are missing, why, and what the running bridge does about it."""
+    code = gaps_shown(load(os.environ), _out, _err, watch=watch, as_json=as_json, check=check)
+    raise typer.Exit(code)
+
+
+@app.command()
+def backfill(
+    first: Annotated[int, typer.Argument(metavar="FROM", min=0, max=_HIGHEST)],
+    last: Annotated[int, typer.Argument(metavar="TO", min=0, max=_HIGHEST)],
+) -> None:
+    """Have the running bridge fetch the heights FROM to TO, and follow until they are there."""
+    raise typer.Exit(backfill_shown(load(os.environ), first, last, _out, _err))
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(metavar="HASH|HEIGHT")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, all of it.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Read the brokers from beginning to end.")
+    ] = False,
+) -> None:
+    """Tell what arrived of a hash or a height, from whom, where it went, and what is missing."""
+    done = explain_shown(_settings(), what, _out, _err, as_json=as_json, whole=whole)
+    raise typer.Exit(asyncio.run(done))
+
+
+@app.command()
 def emit(
     *,
     to: Annotated[str, typer.Option(help="HOST:PORT of the receiver.")],
@@ -259,13 +294,9 @@ def record(
     given = {"HOST": host, "PORT": port, "PROTOCOLS": protocols}
     chosen = {f"BRIDGE_FEED__{name}": str(v) for name, v in given.items() if v is not None}
     feed = load({**os.environ, **chosen}).feed
-    try:
-        _run_until_stopped(
-            lambda stop: record_shown(file, feed, stop, _out, seconds=seconds, force=force)
-        )
-    except OSError as error:
-        _err.print(_escaped(f"{error.strerror or error}"))
-        raise typer.Exit(74) from None
+    _run_until_stopped(
+        lambda stop: record_shown(file, feed, stop, _out, seconds=seconds, force=force)
+    )
 
 
 @app.command()
@@ -293,15 +324,7 @@ def play(
         faults=Faults.parse(faults),
         seed=seed,
     )
-    try:
-        complete = uvloop.run(work)
-    except RecordingDamaged as error:
-        _err.print(_escaped(f"{recording}: {error}"))
-        raise typer.Exit(74) from None
-    except OSError as error:
-        _err.print(_escaped(str(error)))
-        raise typer.Exit(69) from None
-    if not complete:
+    if not uvloop.run(work):
         raise typer.Exit(69)
 
 

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from bridge.errors import SettingsInvalid
-from bridge.settings import DELIMITER, PREFIX, Section, Settings
+from bridge.setting_types import Section
+from bridge.settings import DELIMITER, PREFIX, Settings
 
 __all__ = ["Setting", "effective", "load", "settings_list", "shown"]
 

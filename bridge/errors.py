@@ -18,6 +18,9 @@ __all__ = [
     "NodeRefused",
     "NodeUnavailable",
     "PortInUse",
+    "ReceiverUnavailable",
+    "RecordingDamaged",
+    "RecordingUnwritable",
     "SettingsInvalid",
     "SinkFault",
     "SinkUnavailable",
@@ -27,6 +30,9 @@ __all__ = [
     "StorageUnusable",
     "UsageError",
 ]
+
+_NOT_FOUND = -32008
+"""What factomd answers for a block, entry or hash that it has not."""
 
 
 class BridgeError(Exception):
@@ -135,6 +141,16 @@ class NodeRefused(BridgeError):
     retryable = True
     exit_code = 69
 
+    def __init__(self, sentence: str, number: int | None = None) -> None:
+        super().__init__(sentence)
+        self.number = number
+        """The node's number for it, as JSON-RPC has it; None where it told none."""
+
+    @property
+    def not_found(self) -> bool:
+        """Whether the node merely has not what was asked for."""
+        return self.number == _NOT_FOUND
+
 
 class SinkUnavailable(BridgeError):
     """The broker did not confirm; the same messages may be sent again."""
@@ -170,3 +186,31 @@ class MessageRefused(BridgeError):
     def __init__(self, position: int, sentence: str) -> None:
         super().__init__(sentence)
         self.position = position
+
+
+class ReceiverUnavailable(BridgeError):
+    """Nobody listens where a recording is to be played to."""
+
+    code = "receiver_unavailable"
+    remedy = "Start the receiver, or correct its address (--to)."
+    exit_code = 69
+
+
+class RecordingDamaged(BridgeError):
+    """A recording cannot be read from byte `at` on; everything before it was given."""
+
+    code = "recording_damaged"
+    remedy = "Copy or record it again; what is before the damage can be used."
+    exit_code = 74
+
+    def __init__(self, at: int, sentence: str) -> None:
+        super().__init__(f"the recording is damaged at byte {at}: {sentence}")
+        self.at = at
+
+
+class RecordingUnwritable(BridgeError):
+    """A recording's file cannot grow; it is readable up to its last block that fitted."""
+
+    code = "recording_unwritable"
+    remedy = "Free space on its disk, or record to another one."
+    exit_code = 74

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from bridge import __version__
 from bridge.errors import BridgeError
-from bridge.model import Message, Run
+from bridge.model import Message, Run, Way
 
 __all__ = ["Metrics"]
 
@@ -81,9 +81,22 @@ class Metrics:
         self._gaps = gauge("gaps_open", "Gaps in the heights of directory blocks")
         self._missing = gauge("heights_missing", "Heights missing in all open gaps")
         self._highest = gauge("height_highest", "Highest directory block seen")
-        self._gap_signals = counter("gap_signals_total", "Gaps opened and resolved", "signal")
-        self._replays = counter(
-            "replay_requests_total", "Times that the node was asked for blocks again", "outcome"
+        self._blocks = counter("blocks_total", "Directory blocks received, by verdict", "verdict")
+        self._alerts = counter("alerts_total", "Alerts of the tracker", "type", "status")
+        self._recovered = counter(
+            "events_recovered_total", "Commits and reveals published out of blocks", "way"
+        )
+        self._backfill_requests = counter(
+            "backfill_requests_total", "Times that the node was asked for blocks", "way", "outcome"
+        )
+        self._backfill_blocks = counter(
+            "backfill_blocks_total", "Blocks fetched over the node's API and journalled"
+        )
+        self._backfill_entries = counter(
+            "backfill_entries_total", "Entries fetched over the node's API and journalled"
+        )
+        self._backfill_refused = counter(
+            "backfill_refused_total", "Answers of the node's API not believed, by reason", "reason"
         )
         self._journal_bytes = gauge("journal_bytes", "Size of the journal's live pages")
         self._journal_head = gauge("journal_head", "Number of the last record")
@@ -159,13 +172,35 @@ class Metrics:
         self._missing.set(missing)
         self._highest.set(highest if highest is not None else -1)
 
-    def gap_signal(self, signal: str) -> None:
-        """A gap opened, was resolved, or a jump was refused."""
-        self._gap_signals.labels(signal).inc()
+    def block_judged(self, verdict: str) -> None:
+        """A directory block came, and is this beside the others."""
+        self._blocks.labels(verdict).inc()
 
-    def replay_asked(self, outcome: str) -> None:
-        """The node was asked for blocks: `came`, `nothing-came`, or the code of an error."""
-        self._replays.labels(outcome).inc()
+    def alerted(self, type_: str, status: str) -> None:
+        """An alert was made."""
+        self._alerts.labels(type_, status).inc()
+
+    def recovered(self, way: str, count: int) -> None:
+        """Events that did not come were taken out of a block: of the feed, or of the API."""
+        self._recovered.labels(way).inc(count)
+
+    # Backfill
+
+    def asked_node(self, way: Way, outcome: str) -> None:
+        """The node was asked: what was asked for `came`, `nothing-came`, or the code of an error."""
+        self._backfill_requests.labels(way.value, outcome).inc()
+
+    def block_fetched(self) -> None:
+        """A block that came over the API is in the journal."""
+        self._backfill_blocks.inc()
+
+    def entries_fetched(self, count: int) -> None:
+        """Entries that came over the API are in the journal."""
+        self._backfill_entries.inc(count)
+
+    def answer_refused(self, reason: str) -> None:
+        """What the API answered is not what was asked for."""
+        self._backfill_refused.labels(reason).inc()
 
     # The journal
 

@@ -9,7 +9,26 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-__all__ = ["Group", "Kind", "Layout", "Message", "RecordType", "Run", "Standing", "Tail"]
+__all__ = [
+    "API_PEER",
+    "Asked",
+    "Group",
+    "Kind",
+    "Layout",
+    "Message",
+    "Note",
+    "RecordType",
+    "Run",
+    "Sought",
+    "Standing",
+    "Tail",
+    "Tip",
+    "Unobtainable",
+    "Way",
+]
+
+API_PEER = "api"
+"""Kind of peer of what the bridge fetched: `api/7` brings what belongs to height 7."""
 
 
 class Kind(StrEnum):
@@ -37,6 +56,17 @@ class RecordType(IntEnum):
     """Reason, a zero byte, and up to 64 bytes of what could not be a frame."""
     OWN = 3
     """Kind, a zero byte, and a message of the bridge's own (an alert, say) as protobuf."""
+
+
+class Way(StrEnum):
+    """How a block came, or is asked for."""
+
+    LIVE = "live"
+    """Over the feed, unasked."""
+    REPLAY = "replay"
+    """Over the feed, on `replay-from-height`."""
+    API = "api"
+    """Fetched by height and hash, and put together by the bridge."""
 
 
 class Run(NamedTuple):
@@ -111,6 +141,41 @@ class Standing(NamedTuple):
     """How a broker stands to what it once acknowledged."""
 
     tail: Tail | None
-    """None where the broker cannot tell, or holds nothing of this journal."""
+    """What it holds, with all before it; None where it cannot tell, or holds nothing of this
+    journal."""
     lost: bool
     """Whether it lacks something that it had acknowledged."""
+
+
+class Asked(NamedTuple):
+    """Backfill asked for the blocks of `first` to `last`."""
+
+    first: int
+    last: int
+    way: Way
+
+
+class Unobtainable(NamedTuple):
+    """Backfill has tried every way for `first` to `last`, and will try again, but seldom."""
+
+    first: int
+    last: int
+    why: str
+    """A sentence for the operator."""
+
+
+class Tip(NamedTuple):
+    """The node says that its highest saved directory block is `height`."""
+
+    height: int
+
+
+class Sought(NamedTuple):
+    """The settings or an operator want the blocks of `first` to `last`, known or not."""
+
+    first: int
+    last: int
+
+
+Note = Asked | Unobtainable | Tip | Sought
+"""What the tracker is told beside the feed."""

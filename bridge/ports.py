@@ -5,10 +5,10 @@ A shell keeps the promise written at each method; `tests/contract` holds every s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, Protocol
 
-from bridge.model import Group, Kind, Message, Run, Standing
+from bridge.model import Group, Kind, Message, Run, Standing, Tail
 
 __all__ = ["Feed", "Journal", "Node", "Sink"]
 
@@ -70,15 +70,31 @@ class Journal(Protocol):
         """
         ...
 
-    async def advance(self, reader: str, seq: int, state: bytes, runs: Sequence[Run]) -> None:
-        """Commit in one transaction: what `reader` derived, its new state, its checkpoint.
+    async def advance(
+        self, reader: str, seq: int, runs: Sequence[Run], items: Mapping[str, bytes | None]
+    ) -> None:
+        """Commit in one transaction: what `reader` derived, its state, its checkpoint.
+
+        `items` are what changed of the state, by name; None takes one away.
 
         Raises: as `append`.
         """
         ...
 
+    def items(self, reader: str) -> list[tuple[str, bytes]]:
+        """Return the state of `reader`, as committed, by name.
+
+        Raises:
+            StorageDamaged: the file cannot be read.
+        """
+        ...
+
+    def item(self, reader: str, name: str) -> bytes | None:
+        """Return one of them; None where there is none. Raises: as `items`."""
+        ...
+
     def state(self, reader: str) -> bytes | None:
-        """Return the state that `reader` last committed."""
+        """Return what `reader` last noted beside its checkpoint."""
         ...
 
     def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
@@ -90,16 +106,32 @@ class Journal(Protocol):
 
 
 class Node(Protocol):
-    """The node's API."""
+    """The node's API. What it answers is bounded in size and time, and else believed in nothing.
+
+    Every method raises:
+        NodeUnavailable: it does not answer, or not as a node does.
+        NodeRefused: it answers with an error; `not_found` tells that it has not what was asked for.
+    """
+
+    async def tip(self) -> int:
+        """Return the height of the last block that it has saved."""
+        ...
+
+    async def parts(self, height: int) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return the directory, admin, entry-credit and factoid block of `height`, in binary.
+
+        Nothing is verified, not even that they are of that height.
+        """
+        ...
+
+    async def raw(self, hash_: bytes) -> bytes:
+        """Return what has that hash, in binary: an entry block or an entry. Not verified."""
+        ...
 
     async def replay(self, first: int, last: int) -> None:
         """Have the node send the blocks of `first` to `last` again, over the feed.
 
         Returning means that it was asked, and not that anything will come.
-
-        Raises:
-            NodeUnavailable: it does not answer.
-            NodeRefused: it answers with an error.
         """
         ...
 
@@ -133,8 +165,13 @@ class Sink(Protocol):
         """What tells the last acknowledged message in the broker's own terms, for `standing`."""
         ...
 
-    async def standing(self, mark: bytes | None) -> Standing:
+    async def standing(
+        self, mark: bytes | None, ours: Callable[[Tail], Awaitable[bool]]
+    ) -> Standing:
         """Return how the broker stands to `mark`, which was kept beside the checkpoint.
+
+        `ours` says whether a message is the very one that the journal has under its number: one
+        that another journal brought is nothing to go by.
 
         Raises: as `publish`.
         """

@@ -12,9 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     model_validator,
@@ -27,6 +25,19 @@ from pydantic_settings import (
 )
 
 from bridge.model import Kind
+from bridge.setting_types import (
+    GIB,
+    MIB,
+    List,
+    Name,
+    Port,
+    Positive,
+    Seconds,
+    Section,
+    chain_id,
+    commas,
+    networks,
+)
 
 __all__ = [
     "DELIMITER",
@@ -38,7 +49,6 @@ __all__ = [
     "LogSettings",
     "NatsSettings",
     "NodeSettings",
-    "Section",
     "Settings",
     "StatusSettings",
     "TopicSettings",
@@ -46,56 +56,6 @@ __all__ = [
 
 PREFIX = "BRIDGE_"
 DELIMITER = "__"
-MIB = 1024 * 1024
-GIB = 1024 * MIB
-
-
-def _commas(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _name(value: str) -> str:
-    # Prefix and name together are a Kafka topic, of 249 characters at most.
-    if not value or len(value) > 100 or value.strip(".") != value or not _is_plain(value):
-        raise ValueError("use letters, digits, dots, hyphens and underscores, no dot at an end")
-    return value
-
-
-def _is_plain(value: str) -> bool:
-    return value.isascii() and all(c.isalnum() or c in "._-" for c in value) and ".." not in value
-
-
-def _chain(value: str) -> str:
-    try:
-        if len(bytes.fromhex(value)) == 32:
-            return value.lower()
-    except ValueError:
-        pass
-    raise ValueError("a chain id has 64 hexadecimal digits")
-
-
-def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for part in value:
-        if part not in {"loopback", "any"}:
-            ipaddress.ip_network(part)
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_commas)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Settings whose names share a first part."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
 
 class FeedSettings(Section):
@@ -106,11 +66,21 @@ class FeedSettings(Section):
     port: Port = 8040
     """Port of the feed, TCP and UDP; 0 takes a free one."""
     protocols: Annotated[
-        tuple[Literal["tcp", "udp"], ...], NoDecode, BeforeValidator(_commas), Field(min_length=1)
+        tuple[Literal["tcp", "udp"], ...], NoDecode, BeforeValidator(commas), Field(min_length=1)
     ] = ("tcp", "udp")
     """Transports that are received: tcp, udp, or both."""
-    allow: Annotated[List, AfterValidator(_networks)] = ("loopback",)
+    allow: Annotated[List, AfterValidator(networks)] = ("loopback",)
     """Networks (CIDR) whose peers are received; `loopback` and `any` are understood too."""
+    tls_cert: Path | None = None
+    """Certificate (PEM) of the receiver, with its chain; set, TCP is taken over TLS alone."""
+    tls_key: Path | None = None
+    """Key (PEM) of that certificate; unset, it stands in the certificate's file."""
+    tls_client_ca: Path | None = None
+    """Certificates (PEM) that sign the senders'; set, a sender must show one (mutual TLS)."""
+    tls_names: List = ()
+    """Names (DNS or URI) of the senders' certificates that are let in; unset: any that is signed."""
+    tls_handshake_seconds: Seconds = 10
+    """Time in which a TLS handshake must be complete."""
     max_payload_bytes: Annotated[int, Field(gt=0, le=512 * MIB)] = 32 * MIB
     """Largest event; a frame that announces more closes its connection."""
     max_buffered_bytes: Annotated[int, Field(ge=MIB)] = 128 * MIB
@@ -131,6 +101,27 @@ class FeedSettings(Section):
     """Bytes kept of all UDP peers' unfinished events."""
     udp_seconds: Seconds = 10
     """Time in which an event that has begun over UDP must be complete."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> FeedSettings:
+        if self.tls_cert is None and (self.tls_key or self.tls_client_ca):
+            raise ValueError("TLS needs a certificate: set BRIDGE_FEED__TLS_CERT")
+        if self.tls_names and self.tls_client_ca is None:
+            raise ValueError("names are those of mutual TLS: set BRIDGE_FEED__TLS_CLIENT_CA")
+        if self.tls_cert is not None and "udp" in self.protocols and not _is_loopback(self.host):
+            raise ValueError("UDP cannot be encrypted: with TLS, set BRIDGE_FEED__PROTOCOLS to tcp")
+        for name in ("tls_cert", "tls_key", "tls_client_ca"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"there is no file {path} (BRIDGE_FEED__{name.upper()})")
+        return self
+
+    @property
+    def tcp_allow(self) -> tuple[str, ...]:
+        """Networks of TCP peers: any under mutual TLS, unless some were chosen."""
+        if self.tls_client_ca is not None and "allow" not in self.model_fields_set:
+            return ("any",)
+        return self.allow
 
 
 class JournalSettings(Section):
@@ -231,15 +222,34 @@ class EmbeddedSettings(Section):
     """Largest message of the embedded server; what is larger goes to its object store."""
 
 
+class TrackerSettings(Section):
+    """When what is missing is told."""
+
+    grace_seconds: Annotated[float, Field(ge=0)] = 30
+    """How long blocks, commits and reveals may be late before they are missing."""
+    shortest_stall_seconds: Annotated[float, Field(gt=0)] = 60
+    """Silence shorter than this is never a stall, however fast the network's pace."""
+    longest_stall_seconds: Annotated[float, Field(gt=0)] = 1200
+    """Silence longer than this is always a stall, also before the pace is known."""
+
+
 class NodeSettings(Section):
     """The node's API, by which missing blocks are asked for."""
 
     url: str | None = None
     """The node's API, for example http://127.0.0.1:8088/v2. Unset: gaps are told, not filled."""
-    grace_seconds: Annotated[float, Field(ge=0)] = 30
-    """How long a gap may fill by itself before its blocks are asked for."""
     page_heights: Annotated[int, Field(ge=1, le=1001)] = 20
     """Heights that are asked for at a time: they come through the node's lossy queue."""
+    replay_seconds: Annotated[float, Field(gt=0)] = 10
+    """How long the blocks of a replay are waited for, after the last one that came."""
+    backfill_from: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    """Height from which on every block is fetched that is not there; 0: the whole chain."""
+    heights_seconds: Annotated[float, Field(gt=0)] = 60
+    """Time between two questions for the node's highest block, which tell of a gap at the end."""
+    requests_per_second: Annotated[float, Field(gt=0)] = 100
+    """Most requests to the node in a second."""
+    receipts: bool = True
+    """Whether entry blocks and entries that did not come are fetched, for complete receipts."""
 
 
 class StatusSettings(Section):
@@ -251,6 +261,10 @@ class StatusSettings(Section):
     """Port of the status server; 0 takes a free one."""
     token: SecretStr | None = None
     """Bearer token that requests must carry; needed on any address but loopback."""
+    max_connections: Positive = 32
+    """Connections at one time; one more is closed at once."""
+    request_seconds: Seconds = 5
+    """Time for a request to come whole, and for its answer to be taken; also for idle ones."""
 
 
 class LogSettings(Section):
@@ -323,10 +337,10 @@ class Settings(BaseSettings):
     """Data of the messages: json or protobuf."""
     json_bytes: Literal["hex", "base64"] = "hex"
     """Bytes in JSON: hex as in the node's API, or base64 as every protobuf library reads."""
-    off: Annotated[tuple[Kind, ...], NoDecode, BeforeValidator(_commas)] = ()
+    off: Annotated[tuple[Kind, ...], NoDecode, BeforeValidator(commas)] = ()
     """Kinds that are not published, with commas, for example state-change,node-message."""
     chains: Annotated[
-        tuple[Annotated[str, AfterValidator(_chain)], ...], NoDecode, BeforeValidator(_commas)
+        tuple[Annotated[str, AfterValidator(chain_id)], ...], NoDecode, BeforeValidator(commas)
     ] = ()
     """Chain ids, with commas: of reveals and chain commits only these are published."""
     topics: TopicSettings = TopicSettings()
@@ -335,6 +349,7 @@ class Settings(BaseSettings):
     nats: NatsSettings = NatsSettings()
     kafka: KafkaSettings = KafkaSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
+    tracker: TrackerSettings = TrackerSettings()
     node: NodeSettings = NodeSettings()
     status: StatusSettings = StatusSettings()
     log: LogSettings = LogSettings()
@@ -343,10 +358,11 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         if Kind.DEAD_LETTER in self.off:
             raise ValueError("BRIDGE_OFF: dead-letter cannot be switched off; nothing is silent")
-        if not _is_loopback(self.feed.host) and self.feed.allow == ("loopback",):
+        feed = self.feed
+        if not _is_loopback(feed.host) and feed.allow == ("loopback",) and not feed.tls_client_ca:
             raise ValueError(
-                f"BRIDGE_FEED__HOST is {self.feed.host}: set BRIDGE_FEED__ALLOW to the networks"
-                " of your nodes (or to any)"
+                f"BRIDGE_FEED__HOST is {feed.host}: set BRIDGE_FEED__ALLOW to the networks of your"
+                " nodes (or to any), or BRIDGE_FEED__TLS_CLIENT_CA for mutual TLS"
             )
         if self.journal.max_bytes < 4 * self.feed.max_payload_bytes:
             raise ValueError(

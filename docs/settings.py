@@ -32,6 +32,7 @@ SECTIONS = {
     "NATS": "NATS JetStream",
     "KAFKA": "Kafka",
     "EMBEDDED": "The NATS server that is started where no sink is set",
+    "TRACKER": "When what is missing is told",
     "NODE": "The node's API",
     "STATUS": "Health, readiness, metrics",
     "LOG": "Logs, on standard error",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn
 
 from bridge.core.claim import size
@@ -21,6 +21,8 @@ class MemoryJournal:
         self.groups: list[Group] = []
         self.positions: dict[str, int] = {}
         self.states: dict[str, bytes] = {}
+        self.kept: dict[str, dict[str, bytes]] = {}
+        """The items of each reader."""
         self.refusals: deque[BridgeError] = deque()
         self.attempts: list[tuple[Run, ...]] = []
         self.open = asyncio.Event()
@@ -72,11 +74,24 @@ class MemoryJournal:
         # As the real one: whoever waits may be cancelled, the commit may not.
         return await asyncio.shield(asyncio.ensure_future(self._write(runs)))
 
-    async def advance(self, reader: str, seq: int, state: bytes, runs: Sequence[Run]) -> None:
+    async def advance(
+        self, reader: str, seq: int, runs: Sequence[Run], items: Mapping[str, bytes | None]
+    ) -> None:
         self.attempts.append(tuple(runs))
         await self._write(runs)
         self.checkpoint(reader, seq)
-        self.states[reader] = state
+        kept = self.kept.setdefault(reader, {})
+        for name, value in items.items():
+            if value is None:
+                kept.pop(name, None)
+            else:
+                kept[name] = value
+
+    def items(self, reader: str) -> list[tuple[str, bytes]]:
+        return sorted(self.kept.get(reader, {}).items())
+
+    def item(self, reader: str, name: str) -> bytes | None:
+        return self.kept.get(reader, {}).get(name)
 
     async def _write(self, runs: Sequence[Run]) -> int:
         await self.open.wait()
@@ -137,8 +152,11 @@ class ScriptedSink:
         await self.gone.wait()
         raise SinkUnavailable("scripted loss")
 
-    async def standing(self, mark: bytes | None) -> Standing:
-        return Standing(self.last, self.lost)
+    async def standing(
+        self, mark: bytes | None, ours: Callable[[Tail], Awaitable[bool]]
+    ) -> Standing:
+        tail = self.last if self.last is not None and await ours(self.last) else None
+        return Standing(tail, self.lost)
 
     async def publish(self, messages: Sequence[Message]) -> int:
         assert self.is_open, "sent to a closed sink"

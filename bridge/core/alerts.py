@@ -2,41 +2,91 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bridge.core.heights import Gap, GapOpened, GapResolved, JumpRefused, Signal
+from bridge.core.signals import Cause, Signal, Status, Trouble
+from bridge.model import Way
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert, HeightRange
 
-__all__ = ["gap_alert", "regression_alert", "storage_alert"]
+__all__ = ["alert_of", "gap_told", "regression_alert", "storage_alert"]
+
+_TYPES = {
+    Trouble.GAP: GapAlert.TYPE_GAP,
+    Trouble.JUMP: GapAlert.TYPE_GAP,
+    Trouble.STALLED: GapAlert.TYPE_STALLED,
+    Trouble.REGRESSION: GapAlert.TYPE_REGRESSION,
+    Trouble.NETWORK: GapAlert.TYPE_NETWORK_MISMATCH,
+    Trouble.UNVERIFIED: GapAlert.TYPE_UNVERIFIED,
+}
+_STATUSES = {
+    Status.OPENED: GapAlert.STATUS_OPENED,
+    Status.UPDATED: GapAlert.STATUS_UPDATED,
+    Status.BACKFILLING: GapAlert.STATUS_BACKFILLING,
+    Status.UNRESOLVED: GapAlert.STATUS_UNRESOLVED,
+    Status.RESOLVED: GapAlert.STATUS_RESOLVED,
+}
+_CAUSES = {
+    Cause.SILENT: GapAlert.CAUSE_NODE_SILENT,
+    Cause.NOT_SYNCED: GapAlert.CAUSE_NODE_NOT_SYNCED,
+    Cause.RESTART: GapAlert.CAUSE_BRIDGE_RESTART,
+    Cause.STORAGE: GapAlert.CAUSE_STORAGE,
+    Cause.UNLINKED: GapAlert.CAUSE_UNLINKED,
+    Cause.UNKNOWN: GapAlert.CAUSE_UNKNOWN,
+}
+_WAYS = {
+    None: GapAlert.HOW_UNSPECIFIED,
+    Way.LIVE: GapAlert.HOW_LATE,
+    Way.REPLAY: GapAlert.HOW_REPLAY,
+    Way.API: GapAlert.HOW_API,
+}
+_FOUND = {
+    Cause.SILENT: "the node was silent, or the link to it was down",
+    Cause.NOT_SYNCED: "the node told minutes and no blocks, as it does while it is not synced",
+    Cause.RESTART: "the bridge was away",
+    Cause.STORAGE: "the journal refused events, because its disk was full",
+    Cause.UNLINKED: "a block came that does not link to the one beside it",
+    Cause.UNKNOWN: "they were never received, or are sought by an operator",
+}
+_FETCHED = "the bridge fetches them where it knows the node's API (BRIDGE_NODE__URL)"
+_REMEDIES = {
+    Cause.SILENT: f"look at the node and its link; {_FETCHED}",
+    Cause.NOT_SYNCED: f"wait until the node is synced; {_FETCHED}",
+    Cause.RESTART: _FETCHED,
+    Cause.STORAGE: f"give the journal more room; {_FETCHED}",
+    Cause.UNLINKED: "compare the blocks with those of another node: one of the two is not true",
+    Cause.UNKNOWN: _FETCHED,
+}
+_ADVICE = {
+    Trouble.JUMP: "it is taken for forged and opens no gap; look who sends to the feed's port",
+    Trouble.STALLED: "look at the node, its peers and its link",
+    Trouble.REGRESSION: "two chains are sent; look whether a node was reset or has forked",
+    Trouble.NETWORK: "it counts as not come; look which nodes send to this bridge",
+    Trouble.UNVERIFIED: "it counts as not come; look at the node that sent it",
+}
 
 
-def gap_alert(network: str, signal: Signal, how: GapAlert.How, at_ns: int) -> GapAlert:
-    """Return the alert that tells of `signal`; `how` says by which way a gap was filled."""
-    match signal:
-        case GapOpened(gap):
-            alert = _of_gap(network, gap, at_ns)
-            alert.status = GapAlert.STATUS_OPENED
-            alert.missing.extend(HeightRange(first=a, last=b) for a, b in gap.missing)
-            alert.missing_count = sum(b - a + 1 for a, b in gap.missing)
-        case GapResolved(gap):
-            alert = _of_gap(network, gap, at_ns)
-            alert.status = GapAlert.STATUS_RESOLVED
-            alert.how = how
-        case JumpRefused(height, highest):
-            alert = GapAlert(
-                gap_id=f"{network}-jump-{height}",
-                network=network,
-                type=GapAlert.TYPE_GAP,
-                status=GapAlert.STATUS_UNRESOLVED,
-                cause=GapAlert.CAUSE_UNKNOWN,
-                first_height=highest + 1,
-                last_height=height,
-                changed_at=_time(at_ns),
-                opened_at=_time(at_ns),
-                height_before=highest,
-                detail=f"height {height} is so far ahead of {highest} that it is taken for forged",
-            )
-    return alert
+def alert_of(network: str, signal: Signal) -> GapAlert:
+    """Return the alert that tells of `signal`."""
+    return GapAlert(
+        gap_id=f"{network}-{signal.id}",
+        network=network,
+        type=_TYPES[signal.trouble],
+        status=_STATUSES[signal.status],
+        first_height=signal.first,
+        last_height=signal.last,
+        missing=(HeightRange(first=first, last=last) for first, last in signal.missing),
+        missing_count=signal.count,
+        cause=_CAUSES[signal.cause],
+        how=_WAYS[signal.how],
+        attempts=signal.attempts,
+        opened_at=_time(signal.opened_ns),
+        changed_at=_time(signal.changed_ns),
+        height_before=signal.before,
+        height_after=signal.after,
+        detail=_of_gap(signal) if signal.trouble is Trouble.GAP else _of_other(signal),
+    )
 
 
 def storage_alert(network: str, at_ns: int) -> GapAlert:
@@ -68,19 +118,57 @@ def regression_alert(network: str, sink: str, held: int, had: int, at_ns: int) -
     )
 
 
-def _of_gap(network: str, gap: Gap, at_ns: int) -> GapAlert:
-    return GapAlert(
-        gap_id=f"{network}-{gap.first}-{gap.last}",
-        network=network,
-        type=GapAlert.TYPE_GAP,
-        cause=GapAlert.CAUSE_UNKNOWN,
-        first_height=gap.first,
-        last_height=gap.last,
-        opened_at=_time(gap.opened_ns),
-        changed_at=_time(at_ns),
-        height_before=gap.first - 1,
-        height_after=gap.last + 1,
-    )
+def gap_told(alert: GapAlert) -> dict[str, Any]:
+    """Return the gap that `alert` tells the latest of, as the table has it."""
+    return {
+        "id": alert.gap_id,
+        "status": _word(GapAlert.Status.Name(alert.status)),
+        "first": alert.first_height,
+        "last": alert.last_height,
+        "missing": [[each.first, each.last] for each in alert.missing],
+        "missing_count": alert.missing_count,
+        "cause": _word(GapAlert.Cause.Name(alert.cause)),
+        "how": _word(GapAlert.How.Name(alert.how)),
+        "attempts": alert.attempts,
+        "opened_at": alert.opened_at.ToJsonString(),
+        "changed_at": alert.changed_at.ToJsonString(),
+        "detail": alert.detail,
+    }
+
+
+def _word(name: str) -> str:
+    """Return `node-silent` for CAUSE_NODE_SILENT; unspecified is no word."""
+    word = name.partition("_")[2].lower().replace("_", "-")
+    return "" if word == "unspecified" else word
+
+
+def _of_gap(signal: Signal) -> str:
+    match signal.status:
+        case Status.RESOLVED:
+            return "nothing of it is missing any more"
+        case Status.UNRESOLVED if not signal.count:
+            return f"it is not waited for any more: {signal.why}"
+        case Status.UNRESOLVED:
+            return (
+                f"{_missing(signal)} and could not be fetched: {signal.why}; the bridge tries again,"
+                " but seldom: look whether any node of the network has them"
+            )
+        case Status.BACKFILLING:
+            return f"{_missing(signal)}: {_FOUND[signal.cause]}; the bridge has asked for them"
+        case _:
+            return f"{_missing(signal)}: {_FOUND[signal.cause]}; {_REMEDIES[signal.cause]}"
+
+
+def _of_other(signal: Signal) -> str:
+    if signal.status is Status.RESOLVED:
+        return signal.why
+    return f"{signal.why}; {_ADVICE[signal.trouble]}"
+
+
+def _missing(signal: Signal) -> str:
+    if signal.count == 1:
+        return f"height {signal.missing[0].first} is missing"
+    return f"{signal.count} heights of {signal.first} to {signal.last} are missing"
 
 
 def _time(ns: int) -> Timestamp:

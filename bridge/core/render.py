@@ -21,7 +21,7 @@ from bridge.core.facts import FACTS
 from bridge.core.framing import split_frames
 from bridge.core.routing import ChainFilter, Routes
 from bridge.errors import DecodeError
-from bridge.model import Group, Kind, Layout, Message, RecordType, Run
+from bridge.model import API_PEER, Group, Kind, Layout, Message, RecordType, Run
 from bridge.pb.bridge.v1.block_receipt_pb2 import BlockReceipt
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
@@ -53,7 +53,8 @@ CONTENT_TYPES: dict[Format, str] = {
     "json": "application/json",
     "protobuf": "application/protobuf",
 }
-_ORIGINS = {0: "live", 1: "replay", -1: "live"}
+_ORIGINS: dict[int | str, str] = {0: "live", 1: "replay", -1: "live", API_PEER: "api"}
+"""By `eventSource`, or by the kind of peer where that says more."""
 
 MESSAGE_TYPES: dict[Kind, Any] = {
     Kind.CHAIN_COMMIT: feed.ChainCommit,
@@ -88,6 +89,8 @@ class Rendered(NamedTuple):
     last: int
     messages: Sequence[Message]
     left_out: Counter[str]
+    blocks: bool
+    """Whether there are directory blocks among the messages."""
 
 
 class _Origin:
@@ -123,13 +126,14 @@ class Renderer:
         self._content_type = CONTENT_TYPES[format]
         self._json = JsonWriter(json_bytes) if format == "json" else None
         self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
-        self._origins: dict[tuple[int, bytes], _Origin] = {}
+        self._origins: dict[tuple[int | str, bytes], _Origin] = {}
         self._bridge = _Origin({})
 
     def render(self, group: Group) -> Rendered:
         """Return `group` as messages."""
         messages: list[Message] = []
         left_out: Counter[str] = Counter()
+        blocks = False
         seq = group.first
         if group.damaged:
             sentence = f"records {seq} to {group.last}: {group.damaged}"
@@ -137,18 +141,21 @@ class Renderer:
             messages.append(self._dead_letter(seq, b"", run, "journal-damaged", sentence))
         for run in group.runs:
             received = _received(run.received_ns)
+            fetched = run.peer.startswith(API_PEER)
             for type_, payload in split_frames(run.frames):
                 try:
                     if type_ == RecordType.FEED:
-                        message = self._event(seq, payload, run, received, left_out)
+                        message = self._event(seq, payload, run, received, left_out, fetched)
                     else:
                         message = self._bridges_own(seq, type_, payload, run, left_out)
                 except DecodeError as error:
                     message = self._dead_letter(seq, payload, run, error.reason, str(error))
                 if message is not None:
                     messages.append(message)
+                    if message.layout.kind is Kind.DIRECTORY_BLOCK_COMMIT:
+                        blocks = True
                 seq += 1
-        return Rendered(group.first, group.last, messages, left_out)
+        return Rendered(group.first, group.last, messages, left_out, blocks)
 
     def refused(self, message: Message, sink: str, error: str) -> Message:
         """Return the dead letter that takes the place of `message`, which `sink` refused."""
@@ -167,7 +174,13 @@ class Renderer:
         return self._own(Kind.DEAD_LETTER, letter, message.seq, message.id.encode(), 0)
 
     def _event(
-        self, seq: int, payload: bytes, run: Run, received: str, left_out: Counter[str]
+        self,
+        seq: int,
+        payload: bytes,
+        run: Run,
+        received: str,
+        left_out: Counter[str],
+        fetched: bool,  # noqa: FBT001  (by position: it is called for every event)
     ) -> Message | None:
         event = decode(payload)
         if event is None:
@@ -180,7 +193,8 @@ class Renderer:
         if not self._chains.passes(kind, member):
             left_out["other-chain"] += 1
             return None
-        origin = self._origins.get((source, identity)) or self._origin(source, identity)
+        way = API_PEER if fetched else source
+        origin = self._origins.get((way, identity)) or self._origin(way, identity)
         if kind is not Kind.NODE_MESSAGE:
             return self._message(kind, member, data, seq, b"", received, origin)
         # The same words recur: who said them, and when they came, make them one event.
@@ -189,7 +203,7 @@ class Renderer:
             kind, member, data, seq, salt, received, origin, identity[:_IDENTITY_BYTES].hex()
         )
 
-    def _origin(self, source: int, identity: bytes) -> _Origin:
+    def _origin(self, source: int | str, identity: bytes) -> _Origin:
         found: dict[str, str] = {}
         if identity:
             found["nodeidentity"] = identity[:_IDENTITY_BYTES].hex()

@@ -21,7 +21,8 @@ from bridge.core.binary.directory import (
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
 from bridge.core.binary.transactions import Output, Transaction
-from bridge.core.hashing import sha256
+from bridge.core.hashing import merkle_root, sha256
+from bridge.emitter.anchors import Window, path
 from bridge.emitter.block import Block
 from bridge.emitter.inputs import AnchorInfo
 
@@ -248,8 +249,8 @@ def entry(each: Entry) -> Json:
     }
 
 
-def anchors(block: Block, record: AnchorInfo | None) -> Json:
-    """Return what `anchors` answers."""
+def anchors(block: Block, record: AnchorInfo | None, window: Window | None) -> Json:
+    """Return what `anchors` answers; False stands for an anchor that there is not yet."""
     bitcoin = record is not None and {
         "transactionhash": record.btc_tx_hash.hex(),
         "blockhash": record.btc_block_hash.hex(),
@@ -258,5 +259,24 @@ def anchors(block: Block, record: AnchorInfo | None) -> Json:
         "directoryblockheight": block.height,
         "directoryblockkeymr": block.directory.hashes().key_merkle_root.hex(),
         "bitcoin": bitcoin,
-        "ethereum": False,
+        "ethereum": window is not None and _ethereum(block, window),
+    }
+
+
+def _ethereum(block: Block, window: Window) -> Json:
+    proof = window.record.ethereum_anchor_record_entry_hash
+    at = block.height - window.first
+    return {
+        "recordheight": window.record.block_height + 1,
+        "dbheightmax": window.record.block_height,
+        "dbheightmin": window.first,
+        "windowmr": merkle_root(window.roots).hex(),
+        "merklebranch": [
+            {"left": step.left.hex(), "right": step.right.hex(), "top": step.top.hex()}
+            for step in path(window.roots, at)
+        ],
+        "contractaddress": f"0x{sha256(b'contract').hex()[:40]}",
+        "txid": f"0x{sha256(b'transaction' + proof).hex()}",
+        "blockhash": f"0x{sha256(b'block' + proof).hex()}",
+        "txindex": proof[0],
     }

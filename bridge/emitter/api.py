@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock
@@ -19,6 +20,7 @@ from bridge.core.hashing import HASH_BYTES
 from bridge.emitter import answers
 from bridge.emitter.archive import Archive, Saved
 from bridge.emitter.block import Block
+from bridge.emitter.counters import Counters
 from bridge.errors import PortInUse
 
 __all__ = ["Api", "Minute", "serve_api"]
@@ -166,14 +168,18 @@ class Api:
         return {"data": found.part.raw.hex()}
 
     def _anchors(self, params: Params) -> Json:
-        if params.get("height") is None and params.get("hash"):
+        if params.get("height") is not None:
+            block = self._block(params)
+        elif params.get("hash"):
             found = self._find(params, "hash")
             if found is None:
                 raise _not_found("Object")
             block = found.block
         else:
-            block = self._block(params)
-        return answers.anchors(block, self._archive.anchor_of(block.height))
+            # Here alone a height that is left out is not 0.
+            raise _invalid()
+        archive, height = self._archive, block.height
+        return answers.anchors(block, archive.anchor_of(height), archive.window_of(height))
 
     def _replay_from_height(self, params: Params) -> Json:
         first, last = _height(params, "startheight"), _height(params, "endheight")
@@ -222,8 +228,10 @@ def _text(params: Params, name: str) -> str:
 
 
 @asynccontextmanager
-async def serve_api(api: Api, port: int) -> AsyncIterator[int]:
+async def serve_api(api: Api, counters: Counters, port: int) -> AsyncIterator[int]:
     """Serve `api` while the context lasts; yields the port, of which 0 takes a free one.
+
+    `/metrics` beside it has the sender's counters: the API tells nothing of what the feed lost.
 
     Raises:
         PortInUse: it cannot be had.
@@ -236,8 +244,17 @@ async def serve_api(api: Api, port: int) -> AsyncIterator[int]:
             body=orjson.dumps(answer), status=status, content_type="text/plain", charset="utf-8"
         )
 
+    registry = CollectorRegistry()
+    registry.register(counters)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
     application = web.Application()
     application.router.add_post("/v2", post)
+    application.router.add_get("/metrics", metrics)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:

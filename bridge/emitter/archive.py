@@ -9,6 +9,7 @@ from bridge.core.binary.credits import CreditBlock
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
+from bridge.emitter.anchors import WINDOW_BLOCKS, Window
 from bridge.emitter.block import Block
 from bridge.emitter.inputs import AnchorInfo
 
@@ -50,7 +51,7 @@ class Archive:
             self._parts.setdefault(key, Saved(part, block))
 
     def anchor(self, record: AnchorInfo) -> None:
-        """Note that a block is anchored."""
+        """Note how far a block is anchored."""
         self._anchors[record.block_height] = record
 
     def at(self, height: int) -> Block | None:
@@ -64,3 +65,15 @@ class Archive:
     def anchor_of(self, height: int) -> AnchorInfo | None:
         """Return the record that anchors the block of that height."""
         return self._anchors.get(height)
+
+    def window_of(self, height: int) -> Window | None:
+        """Return the first window in Ethereum that the block of that height is in."""
+        for last in range(height, height + WINDOW_BLOCKS):
+            if last not in self._blocks:
+                return None
+            record = self._anchors.get(last)
+            if record is not None and record.ethereum_confirmed:
+                first = max(next(iter(self._blocks)), last + 1 - WINDOW_BLOCKS)
+                window = (self._blocks[each].directory for each in range(first, last + 1))
+                return Window(first, tuple(d.hashes().key_merkle_root for d in window), record)
+        return None

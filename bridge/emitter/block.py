@@ -11,11 +11,10 @@ from bridge.core.binary.credits import CreditBlock
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
-from bridge.core.hashing import sha256
-from bridge.emitter.inputs import AnchorInfo, DirectoryBlockState, EntryReveal
+from bridge.emitter.inputs import DirectoryBlockState, EntryReveal
 from bridge.errors import UsageError
 
-__all__ = ["Block", "Growth", "Load", "Written", "anchor"]
+__all__ = ["Block", "Growth", "Load", "Written"]
 
 _LARGEST_CONTENT = 10_000
 
@@ -79,20 +78,3 @@ class Growth(NamedTuple):
 
     block: Block
     minutes: tuple[tuple[Written, ...], ...]
-
-
-def anchor(block: Block, at: int) -> AnchorInfo:
-    """Return the record of a made-up Bitcoin transaction that anchors `block`."""
-    hashes = block.directory.hashes()
-    transaction = sha256(b"transaction" + hashes.key_merkle_root)
-    return AnchorInfo(
-        directory_block_hash=hashes.full_hash,
-        directory_block_merkle_root=hashes.key_merkle_root,
-        block_height=block.height,
-        milliseconds=at,
-        btc_tx_hash=transaction,
-        btc_tx_offset=transaction[0],
-        btc_block_height=500_000 + block.height,
-        btc_block_hash=sha256(b"block" + hashes.key_merkle_root),
-        btc_confirmed=True,
-    )

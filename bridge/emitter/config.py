@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 __all__ = ["Broadcast", "LiveFeedConfig"]
 
 _HIGHEST_PORT = 65_535
-_SECTION = re.compile(r"\[\s*([\w.-]+)\s*\]")
+_SECTION = re.compile(r"\[\s*([\w.-]+)\s*(\"(?:[^\"\\]|\\.)*\")?\s*\]")
 _PROPERTY = re.compile(r"([A-Za-z][\w-]*)\s*(=?)\s*(.*)")
 _VALUE = re.compile(r'((?:[^;#"\\]|"(?:[^"\\]|\\.)*"|\\.)*)')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -127,7 +127,8 @@ def _section(conf: str, wanted: str) -> dict[str, str]:
         text = line.strip().removeprefix("\ufeff")
         header = _SECTION.match(text)
         if header:
-            within = header[1].lower() == wanted
+            # A subsection of that name is another section.
+            within = header[1].lower() == wanted and header[2] is None
             text = text[header.end() :].strip()
         declared = _PROPERTY.match(text) if within else None
         if declared:

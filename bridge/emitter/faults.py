@@ -1,6 +1,7 @@
 """Faults on demand: what a simulated node does wrong, decided by a seed or at a chosen height.
 
     drop=PERCENT          that share of the events is not sent
+    reject=PERCENT        beside that share of the writes another comes in, and is rejected
     cut=PERCENT           half a frame, then the connection breaks; the sender sends it again, whole
     stall=SECONDS@PERCENT half a frame, then nothing for a while, then the other half
     lose=HEIGHT           the block of that height is not sent
@@ -22,26 +23,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.emitter.block import Block
+from bridge.core.binary.commits import ChainCommit
+from bridge.core.binary.entries import Entry
+from bridge.core.hashing import chain_id, chain_id_hash, sha256, weld
+from bridge.emitter.block import Block, Written
 from bridge.emitter.config import LiveFeedConfig
-from bridge.emitter.inputs import DirectoryBlockState
+from bridge.emitter.inputs import DirectoryBlockState, Entity, EntryReveal
 from bridge.emitter.line import Line, dial
 from bridge.errors import UsageError
 
 __all__ = ["Dialler", "Faults"]
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
 _FORMS = {
-    "drop": re.compile(rf"{_NUMBER}%?"),
-    "cut": re.compile(rf"{_NUMBER}%?"),
+    **dict.fromkeys(("drop", "reject", "cut"), re.compile(rf"{_NUMBER}%?")),
     "stall": re.compile(rf"{_NUMBER}s?@{_NUMBER}%?"),
-    "dark": re.compile(r"(\d+)\+(\d+)"),
-    **dict.fromkeys(("lose", "fork", "forge", "network"), re.compile(r"(\d+)")),
+    "dark": re.compile(r"(\d{1,10})\+(\d{1,10})"),
+    **dict.fromkeys(("lose", "fork", "forge", "network"), re.compile(r"(\d{1,10})")),
 }
 _FAR = 2**30
 _HIGHEST = 2**32 - 1
 _OTHER_NETWORK = 0xFA92E5A2
 _MINUTE = 1
+_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Faults:
     """What goes wrong: shares in percent, and heights."""
 
     drop: float = 0
+    reject: float = 0
     cut: float = 0
     stall: float = 0
     stall_seconds: float = 0
@@ -73,14 +78,16 @@ class Faults:
                 faults = faults._with(name, *found.groups())
             elif part.strip():
                 raise UsageError(f"fault {part!r} is none of {', '.join(_FORMS)}, or has no value")
-        if max(faults.drop, faults.cut + faults.stall) > 100:
-            raise UsageError("faults strike more than 100 % of the events")
+        if max(faults.drop, faults.reject, faults.cut + faults.stall) > 100:
+            raise UsageError("faults strike more than 100 % of what they strike")
         return faults
 
     def _with(self, name: str, first: str, second: str = "0") -> Faults:
         match name:
             case "drop":
                 return replace(self, drop=float(first))
+            case "reject":
+                return replace(self, reject=float(first))
             case "cut":
                 return replace(self, cut=float(first))
             case "stall":
@@ -107,6 +114,30 @@ class Faults:
             foreign = replace(directory, network_id=_OTHER_NETWORK)
             yield replace(block, directory=foreign).live()
 
+    def rejected(self, written: Written) -> Iterator[Entity]:
+        """Yield what comes in beside `written` and is rejected: commit and reveal, not paid for.
+
+        What was written decides by its hash, so that the chain stays the same.
+        """
+        beside = written.reveal.entry.hash()
+        if int.from_bytes(beside[:4], "big") / 2**32 * 100 >= self.reject:
+            return
+        names = (b"not paid for", beside)
+        payer = sha256(b"without credits" + beside)
+        if isinstance(written.commit, ChainCommit):
+            entry = Entry(chain_id(names), names)
+            yield replace(
+                written.commit,
+                chain_id_hash=chain_id_hash(entry.chain_id),
+                weld=weld(entry.hash(), entry.chain_id),
+                entry_hash=entry.hash(),
+                public_key=payer,
+            )
+        else:
+            entry = Entry(written.reveal.entry.chain_id, names)
+            yield replace(written.commit, entry_hash=entry.hash(), public_key=payer)
+        yield EntryReveal(entry, written.reveal.milliseconds)
+
 
 class Dialler:
     """Connects as a sender does, over lines that have the faults; knows whether anyone answered."""
@@ -128,15 +159,24 @@ class Dialler:
 
 
 class _Faulty:
-    """A line on which some frames are halved. A frame's first write is its version byte alone."""
+    """A line on which some frames are halved: in the write after that of the version byte."""
 
     def __init__(self, line: Line, faults: Faults, chance: random.Random) -> None:
         self._line, self._faults, self._random = line, faults, chance
         self._begun = False
+        self._left = 0
+        """Bytes of the frame that are still to be written."""
 
     async def write(self, data: bytes, /) -> None:
-        strikes, self._begun = self._begun, len(data) == 1
-        drawn = self._random.random() * 100 if strikes else 100.0
+        drawn = 100.0
+        if self._begun:
+            self._left = int.from_bytes(data[:_LENGTH_BYTES], "little") + _LENGTH_BYTES - len(data)
+            drawn = self._random.random() * 100
+            self._begun = False
+        elif self._left:
+            self._left -= len(data)
+        else:
+            self._begun = True
         half = len(data) // 2
         if drawn < self._faults.cut:
             await self._line.write(data[:half])

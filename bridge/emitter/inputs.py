@@ -16,6 +16,7 @@ from bridge.core.binary.credits import CreditBlock
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
+from bridge.core.hashing import ZERO_HASH
 from bridge.pb.eventmessages import (
     adminBlock_pb2 as admin_block,
     directoryBlock_pb2 as directory_block,
@@ -85,16 +86,19 @@ class DirectoryBlockState:
 
 @dataclass(frozen=True, slots=True)
 class AnchorInfo:
-    """How far a directory block is anchored in Bitcoin and Ethereum."""
+    """How far a directory block is anchored in Bitcoin and Ethereum.
+
+    A node has 32 zero bytes where there is no hash yet.
+    """
 
     directory_block_hash: bytes
     directory_block_merkle_root: bytes
     block_height: int
     milliseconds: int
-    btc_tx_hash: bytes = b""
+    btc_tx_hash: bytes = ZERO_HASH
     btc_tx_offset: int = 0
     btc_block_height: int = 0
-    btc_block_hash: bytes = b""
+    btc_block_hash: bytes = ZERO_HASH
     btc_confirmed: bool = False
-    ethereum_anchor_record_entry_hash: bytes = b""
+    ethereum_anchor_record_entry_hash: bytes = ZERO_HASH
     ethereum_confirmed: bool = False

@@ -54,7 +54,10 @@ async def dial(config: LiveFeedConfig) -> Line:
     """
     loop = asyncio.get_running_loop()
     kind = socket.SOCK_STREAM if config.protocol == "tcp" else socket.SOCK_DGRAM
-    found = await loop.getaddrinfo(config.host.strip("[]"), config.port, type=kind)
+    try:
+        found = await loop.getaddrinfo(config.host.strip("[]"), config.port, type=kind)
+    except UnicodeError as error:
+        raise OSError(f"{config.host!r} is no host's name: {error}") from error
     refused = OSError(f"no address of {config.host}")
     for family, _, proto, _, address in found:
         tried = socket.socket(family, kind, proto)

@@ -15,11 +15,13 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from bridge.core.binary.factoid import MINUTES
+from bridge.emitter.anchors import closes_window, in_bitcoin, in_ethereum
 from bridge.emitter.archive import Archive
-from bridge.emitter.block import Block, Written, anchor
+from bridge.emitter.block import Block, Written
 from bridge.emitter.chain import Chain
 from bridge.emitter.config import LiveFeedConfig
 from bridge.emitter.faults import Faults
+from bridge.emitter.inputs import AnchorInfo
 from bridge.emitter.sender import Sender
 from bridge.emitter.service import EventService, NodeState
 from bridge.pb.eventmessages import factomEvents_pb2 as pb
@@ -29,7 +31,7 @@ __all__ = ["BLOCK_SECONDS", "Node", "Outlet"]
 BLOCK_SECONDS = 600
 _NAME = "FNode0"
 _ANCHORED_BEHIND = 2
-_ACCEPTED = pb.EntityState.ACCEPTED
+_ACCEPTED, _REJECTED = pb.EntityState.ACCEPTED, pb.EntityState.REJECTED
 _MS = 1000
 
 Clock = Callable[[], float]
@@ -44,7 +46,9 @@ class Outlet:
 
     def __init__(self, sender: Sender, faults: Faults, seed: int) -> None:
         self._sender, self._faults = sender, faults
-        self._random = random.Random(seed)  # noqa: S311  (it must be repeatable)
+        # Apart from each other: replays are asked for at any time, and change nothing of the rest.
+        live, replayed = (random.Random(each) for each in (seed, ~seed))  # noqa: S311  (repeatable)
+        self._random = {pb.EventSource.LIVE: live, pb.EventSource.REPLAY_BOOT: replayed}
         self._taken: list[pb.FactomEvent] = []
         self.height = 0
         """The height that grows, by which darkness is told."""
@@ -57,7 +61,7 @@ class Outlet:
 
     def offer(self, event: pb.FactomEvent, /) -> bool:
         """Take `event`, or withhold it."""
-        is_dropped = self._random.random() * 100 < self._faults.drop
+        is_dropped = self._random[event.eventSource].random() * 100 < self._faults.drop
         if is_dropped or self.height in self._faults.dark:
             self.withheld += 1
             return False
@@ -77,7 +81,7 @@ class Outlet:
 
 
 class Node:
-    """Runs a chain. `block_seconds` 0 is as fast as possible: nothing is dropped then.
+    """Runs a chain. `block_seconds` 0 is as fast as possible: it waits for room, replays too.
 
     `start` is when the first block begins, in milliseconds since 1970. At a pace of its own, the
     node waits for that by `clock`; as fast as possible, blocks are 600 s long all the same.
@@ -153,7 +157,7 @@ class Node:
                 if block is None:
                     break
                 self._service.emit_replay_directory_block_commit(block.whole())
-                await self._outlet.flush(waits=False)
+                await self._outlet.flush(waits=self._waits)
 
     def replay(self, first: int, last: int) -> None:
         """Have blocks sent again, through the queue that all events go through."""
@@ -179,6 +183,9 @@ class Node:
         for entity in written:
             self._service.emit_registration_event(entity)
             self._service.emit_state_change_event(entity, _ACCEPTED)
+        for entity in self._faults.rejected(written):
+            self._service.emit_registration_event(entity)
+            self._service.emit_state_change_event(entity, _REJECTED)
 
     async def _first_minute_ends(self, height: int) -> None:
         """Save the block before `height`, which has begun by now."""
@@ -197,10 +204,15 @@ class Node:
             self.archive.add(block)
         self._unanchored.append(block)
         if len(self._unanchored) > _ANCHORED_BEHIND:
-            record = anchor(self._unanchored.pop(0), self.now)
-            self._service.emit_directory_block_anchor_event(record)
-            if self.archive is not None:
-                self.archive.anchor(record)
+            record = in_bitcoin(self._unanchored.pop(0), self.now)
+            self._anchor(record)
+            if closes_window(record.block_height):
+                self._anchor(in_ethereum(record))
+
+    def _anchor(self, record: AnchorInfo) -> None:
+        self._service.emit_directory_block_anchor_event(record)
+        if self.archive is not None:
+            self.archive.anchor(record)
 
     async def _ends(self, minute: int) -> None:
         await self._until(self._start + self.length * minute // MINUTES)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -70,8 +71,8 @@ def writes(payload: bytes) -> Iterator[bytes]:
 class Sender:
     """Sends to one receiver for as long as `run` is running.
 
-    Events are messages, or payloads built before in the format of `config`. Not thread-safe: all
-    of it belongs to the loop in which `run` runs.
+    Events are messages, or payloads built before in the format of `config`. `offer` may be called
+    from any thread, before, while and after `run` runs; all else belongs to the loop of `run`.
     """
 
     def __init__(
@@ -96,9 +97,16 @@ class Sender:
             gojson.dumps if config.format == "json" else FactomEvent.SerializeToString
         )
         self._queue: deque[FactomEvent | bytes] = deque()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That of `run`, while it is running."""
+        self._thread = 0
+        self._is_calling = False
+        """Whether another thread has asked the loop to wake the sender, which it has not yet."""
         self._grown = asyncio.Event()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
+        self._idle.set()
         self._line: Line | None = None
         self._dark_until: float | None = None
 
@@ -112,12 +120,24 @@ class Sender:
         """Events in the queue."""
         return len(self._queue)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no event is in the queue, or taken from it and neither sent nor given up."""
+        return not self._queue and self._idle.is_set()
+
     def offer(self, event: FactomEvent | bytes, /) -> bool:
         """Queue `event`, or drop it because the queue is full, count that and return False."""
-        if len(self._queue) >= self._size:
-            self.counters.dropped += 1
-            return False
-        self._queue.append(event)
+        with self._lock:
+            if len(self._queue) >= self._size:
+                self.counters.dropped += 1
+                return False
+            self._queue.append(event)
+            if self._loop is not None and threading.get_ident() != self._thread:
+                # One call wakes the sender for all that was queued before it is made.
+                if not self._is_calling:
+                    self._is_calling = True
+                    self._loop.call_soon_threadsafe(self._called)
+                return True
         self._wake()
         return True
 
@@ -125,10 +145,13 @@ class Sender:
         """Queue all of `events`, waiting for room: the one way in that drops nothing."""
         remaining = iter(events)
         while True:
-            while len(self._queue) >= self._size:
+            # Looked at once: other threads may fill it meanwhile.
+            room = self._size - len(self._queue)
+            if room <= 0:
                 self._room.clear()
                 await self._room.wait()
-            taken = list(islice(remaining, self._size - len(self._queue)))
+                continue
+            taken = list(islice(remaining, room))
             if not taken:
                 return
             self._queue.extend(taken)
@@ -136,10 +159,16 @@ class Sender:
 
     async def drain(self) -> None:
         """Return once every event queued was sent, or given up."""
+        if self._queue:
+            # What another thread has queued, the sender may not yet know of.
+            self._idle.clear()
         await self._idle.wait()
 
     async def run(self) -> NoReturn:
         """Send until cancelled: then the queue is lost, and an event half written is cut short."""
+        with self._lock:
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+            self._is_calling = False
         try:
             with suppress(OSError):
                 await self._connect()
@@ -150,7 +179,15 @@ class Sender:
                     await self._grown.wait()
                 await self._send_next()
         finally:
+            # From here on nobody calls a loop that may be closed.
+            with self._lock:
+                self._loop = None
             self._hang_up()
+
+    def _called(self) -> None:
+        with self._lock:
+            self._is_calling = False
+        self._wake()
 
     def _wake(self) -> None:
         self._idle.clear()

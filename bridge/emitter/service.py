@@ -13,6 +13,7 @@ from bridge.emitter.config import LiveFeedConfig
 from bridge.emitter.inputs import AnchorInfo, DirectoryBlockState, Entity
 from bridge.emitter.mapping import Mapper
 from bridge.emitter.sender import Sender
+from bridge.emitter.sprintf import sprintf
 from bridge.pb.eventmessages import factomEvents_pb2 as pb
 
 __all__ = ["EventSender", "EventService", "NodeState"]
@@ -43,7 +44,11 @@ class EventSender(Protocol):
 
 
 class EventService:
-    """Emits events; until it is configured, and where the feed is off, it emits none."""
+    """Emits events; until it is configured, and where the feed is off, it emits none.
+
+    Once it is configured, any thread may emit, if its sender's `offer` may be called so: that of
+    `Sender` may. Events of one thread keep their order.
+    """
 
     def __init__(self, *, timestamp_quirk: bool = True) -> None:
         self._quirk = timestamp_quirk
@@ -116,17 +121,28 @@ class EventService:
     def emit_node_info_message(
         self, code: pb.NodeMessageCode, message: str, *values: object
     ) -> None:
-        """The node has news of itself; `values` go into `message` by `%`."""
-        self._node_message(code, pb.Level.INFO, message % values if values else message)
+        """The node has news of itself; `values` go into `message` as by Go's `Sprintf`.
+
+        Without values `message` is the text. (A node garbles a percent sign in it.)
+        """
+        self._node_message(code, pb.Level.INFO, message, values)
 
     def emit_node_error_message(
         self, code: pb.NodeMessageCode, message: str, *values: object
     ) -> None:
-        """The node has failed; `values` go into `message` by `%`."""
-        self._node_message(code, pb.Level.ERROR, message % values if values else message)
+        """The node has failed; `message` and `values` as above.
 
-    def _node_message(self, code: pb.NodeMessageCode, level: pb.Level, text: str) -> None:
+        A value that `message` has no place for is told after it, as nodes tell what broke them.
+        """
+        self._node_message(code, pb.Level.ERROR, message, values)
+
+    def _node_message(
+        self, code: pb.NodeMessageCode, level: pb.Level, message: str, values: tuple[object, ...]
+    ) -> None:
         if self._is_open(always=True):
+            text = sprintf(message, *values) if values else message
+            # A name of a file may hold what is no UTF-8, and protobuf takes no such text.
+            text = text.encode(errors="replace").decode()
             told = pb.NodeMessage(messageCode=code, level=level, messageText=text)
             # Live whatever the node does: it speaks of now.
             self._send(pb.FactomEvent(nodeMessage=told), pb.EventSource.LIVE)

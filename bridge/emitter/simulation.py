@@ -113,8 +113,10 @@ async def run(simulation: Simulation, stop: asyncio.Event, console: Console) -> 
     async with AsyncExitStack() as resources:
         if archive is not None and chosen.api_port is not None:
             api = Api(archive, lambda: _minute(node), node.replay)
-            port = await resources.enter_async_context(serve_api(api, chosen.api_port))
-            console.print(f"API on http://127.0.0.1:{port}/v2")
+            port = await resources.enter_async_context(
+                serve_api(api, sender.counters, chosen.api_port)
+            )
+            console.print(f"API on http://127.0.0.1:{port}/v2, counters on /metrics")
         parts = (grow(), watch(), stop.wait(), sender.run(), node.replays())
         tasks: list[asyncio.Task[object]] = [asyncio.ensure_future(part) for part in parts]
         try:
@@ -126,7 +128,7 @@ async def run(simulation: Simulation, stop: asyncio.Event, console: Console) -> 
         for task in done:
             task.result()
     console.print(_told(node, outlet, sender))
-    return not (sender.counters.not_sent or sender.counters.dropped or sender.waiting)
+    return sender.is_idle and not (sender.counters.not_sent or sender.counters.dropped)
 
 
 def _minute(node: Node) -> Minute:

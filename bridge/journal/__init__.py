@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridge.journal.file import connect, locked
+import apsw
+
+from bridge import log
+from bridge.journal.file import connect, locked, refuse
 from bridge.journal.sqlite import Journal
+from bridge.journal.wal import set_damage_aside
 from bridge.metrics import Metrics
 from bridge.settings import JournalSettings
 
 __all__ = ["Journal", "open_journal"]
+
+_log = log.get("journal")
 
 
 @asynccontextmanager
@@ -21,9 +27,22 @@ async def open_journal(settings: JournalSettings, metrics: Metrics) -> AsyncIter
         AlreadyRunning: another process holds it.
         StorageUnusable, StorageDamaged: it cannot be opened, or is no journal.
     """
+    path = settings.dir / "journal.db"
     with locked(settings.dir):
-        writer, reader = connect(settings.dir / "journal.db")
-        journal = Journal(settings, writer, reader, metrics)
+        cut_off = set_damage_aside(path)
+        if cut_off:
+            _log.error(
+                "the journal's WAL is damaged, accepted events are cut off",
+                transactions=cut_off,
+                kept=f"{path}-wal.damaged",
+                remedy="Check the disk, and fetch what is missing.",
+            )
+        writer, reader = connect(path)
+        try:
+            journal = Journal(settings, writer, reader, metrics)
+        except apsw.Error as error:
+            refuse(error)
+        journal.cut_off = cut_off
         try:
             yield journal
         finally:

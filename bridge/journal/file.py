@@ -14,7 +14,7 @@ import apsw
 
 from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
 
-__all__ = ["CHECKPOINT_PAGES", "PAGE_BYTES", "connect", "locked", "one", "refuse"]
+__all__ = ["CHECKPOINT_PAGES", "PAGE_BYTES", "connect", "locked", "one", "read_only", "refuse"]
 
 PAGE_BYTES = 16_384
 CHECKPOINT_PAGES = 2_000
@@ -26,6 +26,9 @@ CREATE TABLE IF NOT EXISTS readers (name TEXT PRIMARY KEY, seq INTEGER, state BL
 CREATE TABLE IF NOT EXISTS groups (
     first INTEGER PRIMARY KEY, count INTEGER, checksum INTEGER, head BLOB, frames BLOB
 ) STRICT;
+CREATE TABLE IF NOT EXISTS items (
+    reader TEXT, name TEXT, value BLOB, PRIMARY KEY (reader, name)
+) STRICT, WITHOUT ROWID;
 """
 _FORMAT = 1
 _SYNC_FAILURES = {
@@ -99,9 +102,14 @@ def _connect(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
     found = one(writer, "SELECT value FROM meta WHERE name = 'format'")
     if found != _FORMAT:
         raise StorageUnusable(f"{path} has format {found}; this version reads {_FORMAT}")
+    return writer, read_only(path)
+
+
+def read_only(path: Path) -> apsw.Connection:
+    """Return a connection that reads, for one thread. Its transactions are to be short."""
     reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     reader.set_busy_timeout(5_000)
-    return writer, reader
+    return reader
 
 
 def one(connection: apsw.Connection, sql: str) -> Any:

@@ -15,16 +15,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import apsw
 import google_crc32c
 
-from bridge.core.groups import Row, pack, unpack
+from bridge.core.groups import pack, unpack
 from bridge.errors import StorageDamaged, StorageFull
-from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, one, refuse
+from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, one, read_only, refuse
+from bridge.journal.rows import checkpoints, oldest, parts, row_of
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
@@ -40,12 +42,11 @@ FROM groups
 WHERE first >= coalesce((SELECT max(first) FROM groups WHERE first <= ?), 0)
 ORDER BY first"""
 
-_ROW_BYTES = 256 * 1024
-"""A commit larger than this becomes several rows, so that a reader's step stays small."""
+_ITEMS = "SELECT name, value FROM items WHERE reader = ? ORDER BY name"
+_ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
 
 _TRIM_ROWS = 64
 """Rows deleted in one transaction, so that a commit never waits long behind it."""
-
 
 T = TypeVar("T")
 
@@ -64,15 +65,18 @@ class Journal:
         self._metrics = metrics
         self._writer = writer
         self._reader = reader
+        self._items = read_only(Path(reader.filename))
         self._write_thread = ThreadPoolExecutor(1, "journal-writer")
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
+        self.cut_off = 0
+        """Transactions that were accepted, and lost to damage of the WAL."""
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
         self._last_row, self.head = self._inherit()
         self._head_then = self._written = self.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
-        for name, seq, state in writer.execute("SELECT name, seq, state FROM readers"):
+        for name, seq, state in checkpoints(writer):
             self._readers[name] = seq
             if state is not None:
                 self._states[name] = state
@@ -85,11 +89,12 @@ class Journal:
 
         A damaged row may tell any count: then the readers know better.
         """
-        head: int = one(self._writer, "SELECT coalesce(max(seq), 0) FROM readers")
-        for first, count, checksum, top, frames in self._writer.execute(_LAST):
-            row = Row(first, count, top, frames, checksum)
-            whole = not unpack(row, first + count - 1, google_crc32c.extend).damaged
-            return first, max(head, first + count - 1 if whole else first)
+        head = max((seq for _, seq, _ in checkpoints(self._writer)), default=0)
+        for columns in self._writer.execute(_LAST):
+            row = row_of(*columns)
+            last = row.first + row.records - 1
+            whole = not unpack(row, last, google_crc32c.extend).damaged
+            return row.first, max(head, last if whole else row.first)
         return 0, head
 
     # Reading
@@ -115,19 +120,18 @@ class Journal:
         groups: list[Group] = []
         size = 0
         try:
-            for first, count, checksum, head, frames, follower in self._reader.execute(
-                _READ, (after + 1,)
-            ):
+            for *columns, follower in self._reader.execute(_READ, (after + 1,)):
+                row = row_of(*columns)
                 if follower is not None:
                     last = follower - 1
                 else:
-                    last = self._head_then if first == self._last_row else first + count - 1
+                    inherited = row.first == self._last_row
+                    last = self._head_then if inherited else row.first + row.records - 1
                 if last <= after:
                     continue
-                size += len(frames)
+                size += len(row.frames)
                 if groups and size > max_bytes:
                     break
-                row = Row(first, count, head, frames, checksum)
                 groups.append(unpack(row, last, google_crc32c.extend))
         except apsw.Error as error:
             raise StorageDamaged(f"the journal cannot be read: {error}") from error
@@ -140,10 +144,10 @@ class Journal:
 
         A reader that is new starts at the oldest record kept. One that is gone holds nothing back.
         """
-        oldest: int = one(self._writer, "SELECT coalesce(min(first), 1) FROM groups")
+        first = oldest(self._writer)
         names = list(readers)
-        self._readers = {name: self._readers.get(name, oldest - 1) for name in names}
-        self._durable = {name: self._durable.get(name, oldest - 1) for name in names}
+        self._readers = {name: self._readers.get(name, first - 1) for name in names}
+        self._durable = {name: self._durable.get(name, first - 1) for name in names}
 
     async def append(self, runs: Sequence[Run]) -> int:
         """See `ports.Journal`."""
@@ -155,10 +159,27 @@ class Journal:
         self._grow(head)
         return head
 
-    async def advance(self, reader: str, seq: int, state: bytes, runs: Sequence[Run]) -> None:
+    async def advance(
+        self, reader: str, seq: int, runs: Sequence[Run], items: Mapping[str, bytes | None]
+    ) -> None:
         """See `ports.Journal`."""
-        head = await self._in(self._write_thread, self._commit, runs, (reader, seq, state))
+        head = await self._in(self._write_thread, self._commit, runs, (reader, seq, items))
         self._grow(head)
+
+    def items(self, reader: str) -> list[tuple[str, bytes]]:
+        """See `ports.Journal`."""
+        return self._look(_ITEMS, (reader,))
+
+    def item(self, reader: str, name: str) -> bytes | None:
+        """See `ports.Journal`."""
+        found = self._look(_ITEM, (reader, name))
+        return found[0][0] if found else None
+
+    def _look(self, sql: str, values: tuple[str, ...]) -> list[Any]:
+        try:
+            return list(self._items.execute(sql, values))
+        except apsw.Error as error:
+            raise StorageDamaged(f"the journal cannot be read: {error}") from error
 
     def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
         """See `ports.Journal`."""
@@ -195,7 +216,11 @@ class Journal:
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
-    def _commit(self, runs: Sequence[Run], advance: tuple[str, int, bytes] | None) -> int:
+    def _commit(
+        self,
+        runs: Sequence[Run],
+        advance: tuple[str, int, Mapping[str, bytes | None]] | None,
+    ) -> int:
         head = self._written
         if runs and not advance:
             self._respect_cap()
@@ -203,7 +228,7 @@ class Journal:
         write = self._writer.execute
         try:
             write("BEGIN IMMEDIATE")
-            for part in _parts(runs):
+            for part in parts(runs):
                 row = pack(head + 1, part, google_crc32c.extend)
                 write(
                     "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
@@ -213,7 +238,13 @@ class Journal:
             for name, seq in moved.items():
                 write(_MOVE, (name, seq, self._states.get(name)))
             if advance:
-                write(_MOVE, advance)
+                reader, seq, items = advance
+                write(_MOVE, (reader, seq, None))
+                for item, value in items.items():
+                    if value is None:
+                        write("DELETE FROM items WHERE reader = ? AND name = ?", (reader, item))
+                    else:
+                        write("INSERT OR REPLACE INTO items VALUES (?,?,?)", (reader, item, value))
             write("COMMIT")
         except apsw.Error as error:
             self._roll_back()
@@ -222,9 +253,7 @@ class Journal:
         self._durable.update(moved)
         if advance:
             # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
-            reader, seq, state = advance
-            self._durable[reader] = self._readers[reader] = seq
-            self._states[reader] = state
+            self._durable[advance[0]] = self._readers[advance[0]] = advance[1]
         return head
 
     def _roll_back(self) -> None:
@@ -297,6 +326,7 @@ class Journal:
         self._write_thread.shutdown()
         self._read_thread.shutdown()
         self._reader.close()
+        self._items.close()
         self._writer.close()
 
 
@@ -304,15 +334,3 @@ _MOVE = (
     "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"
     " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, state = excluded.state"
 )
-
-
-def _parts(runs: Sequence[Run]) -> list[list[Run]]:
-    parts: list[list[Run]] = []
-    size = _ROW_BYTES
-    for run in runs:
-        if size >= _ROW_BYTES:
-            parts.append([])
-            size = 0
-        parts[-1].append(run)
-        size += len(run.frames)
-    return parts

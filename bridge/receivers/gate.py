@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-__all__ = ["AllowList", "ConnectionGate"]
+__all__ = ["AllowList", "ConnectionGate", "Pace"]
 
 
 class AllowList:
@@ -32,6 +32,28 @@ class AllowList:
         return any(address in network for network in self._networks)
 
 
+class Pace:
+    """Lets `count` happen in any `seconds`, and says so."""
+
+    def __init__(
+        self, count: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._count = count
+        self._seconds = seconds
+        self._clock = clock
+        self._recent: deque[float] = deque()
+
+    def passes(self) -> bool:
+        """Whether one more may happen now; if so, it counts."""
+        now = self._clock()
+        while self._recent and self._recent[0] <= now - self._seconds:
+            self._recent.popleft()
+        if len(self._recent) >= self._count:
+            return False
+        self._recent.append(now)
+        return True
+
+
 class ConnectionGate:
     """Counts connections, and says why one more is refused."""
 
@@ -44,13 +66,11 @@ class ConnectionGate:
         per_second: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
         self._allow = allow
         self._total = total
         self._per_address = per_address
-        self._per_second = per_second
+        self._pace = Pace(per_second, 1, clock)
         self._open: Counter[str] = Counter()
-        self._recent: deque[float] = deque()
 
     @property
     def open(self) -> int:
@@ -65,12 +85,8 @@ class ConnectionGate:
             return "too-many-connections"
         if self._open[host] >= self._per_address:
             return "too-many-from-address"
-        now = self._clock()
-        while self._recent and self._recent[0] <= now - 1:
-            self._recent.popleft()
-        if len(self._recent) >= self._per_second:
+        if not self._pace.passes():
             return "too-many-per-second"
-        self._recent.append(now)
         self._open[host] += 1
         return None
 

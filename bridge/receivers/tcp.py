@@ -1,4 +1,7 @@
-"""Receives the feed over TCP. Nothing is ever written to a peer: the node does not read."""
+"""Receives the feed over TCP, or over TLS on it.
+
+Nothing is ever written to a peer but what TLS itself needs: the node does not read.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from bridge.errors import FrameError, PortInUse
 from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.ports import Feed
-from bridge.receivers.gate import AllowList, ConnectionGate
+from bridge.receivers.gate import AllowList, ConnectionGate, Pace
+from bridge.receivers.tls import Certificates, Channel, TlsRefused
 from bridge.settings import FeedSettings
 
 __all__ = ["TcpReceiver", "open_tcp"]
@@ -24,17 +28,25 @@ __all__ = ["TcpReceiver", "open_tcp"]
 _log = log.get("tcp")
 _CHECK_SECONDS = 1
 _REFUSAL_LOG_SECONDS = 10
+_NODE_LINES = 20
+"""Nodes told of in that time: more than there are, and few enough for the log."""
+_UNREAD_BYTES = 65_536
+"""What TLS may have to say to a peer that does not read."""
 
 
 class TcpReceiver:
-    """All TCP connections of the feed."""
+    """All TCP connections of the feed.
+
+    Raises:
+        SettingsInvalid: the certificates cannot be used.
+    """
 
     def __init__(self, settings: FeedSettings, feed: Feed, metrics: Metrics) -> None:
         self.settings = settings
         self.feed = feed
         self.metrics = metrics
         self.gate = ConnectionGate(
-            AllowList(settings.allow),
+            AllowList(settings.tcp_allow),
             total=settings.max_connections,
             per_address=settings.max_connections_per_address,
             per_second=settings.max_new_connections_per_second,
@@ -42,6 +54,8 @@ class TcpReceiver:
         self.connections: set[_Connection] = set()
         self.buffered = 0
         """Bytes of unfinished frames, of all connections."""
+        self.certificates = Certificates(settings) if settings.tls_cert is not None else None
+        self.node_lines = Pace(_NODE_LINES, _REFUSAL_LOG_SECONDS)
         self._numbers = 0
         self._throttle = log.Throttle(_REFUSAL_LOG_SECONDS)
 
@@ -50,12 +64,14 @@ class TcpReceiver:
         self._numbers += 1
         return self._numbers
 
-    def refused(self, reason: str, host: str) -> None:
+    def refused(self, reason: str, peer: str, cause: str = "") -> None:
         """Count a refusal; log it unless one was just logged."""
         self.metrics.refused(reason)
         held_back = self._throttle.passes(reason)
         if held_back is not None:
-            _log.warning("refused", reason=reason, peer=host, more_not_logged=held_back)
+            _log.warning(
+                "refused", reason=reason, peer=peer, cause=cause, more_not_logged=held_back
+            )
 
     def shed(self) -> None:
         """Close every connection."""
@@ -63,13 +79,14 @@ class TcpReceiver:
             connection.end("shed")
 
     async def watch(self) -> None:
-        """Close connections whose frame stays unfinished, until cancelled."""
+        """Close connections that leave something unfinished, until cancelled."""
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            late = time.monotonic() - self.settings.partial_frame_seconds
+            now = time.monotonic()
             for connection in list(self.connections):
-                if connection.unfinished_since is not None and connection.unfinished_since < late:
-                    connection.end("partial-frame-late")
+                connection.check(now)
+            if self.certificates is not None:
+                await self.certificates.follow()
 
     def bound_buffers(self) -> None:
         """End the connection that holds most, if all together hold too much."""
@@ -89,13 +106,21 @@ class _Connection(asyncio.Protocol):
         self._host = ""
         self._entered = False
         self._paused = False
+        self._told = False
+        self._tls: Channel | None = None
         self.unfinished_since: float | None = None
+        """Since when it owes us the rest of a frame, or of the handshake."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports keep the interface without being of the class.
         self._transport = cast("asyncio.Transport", transport)
         receiver = self._receiver
-        self._host = transport.get_extra_info("peername")[0]
+        address = transport.get_extra_info("peername")
+        if address is None:
+            # It has gone already.
+            self._transport.abort()
+            return
+        self._host = address[0]
         reason = "storage-full" if self._feed.closed else receiver.gate.enter(self._host)
         if reason is not None:
             receiver.refused(reason, self._host)
@@ -106,18 +131,26 @@ class _Connection(asyncio.Protocol):
         self._peer = f"tcp/{receiver.number()}"
         receiver.connections.add(self)
         receiver.metrics.connections("tcp", receiver.gate.open)
-        _log.info("node connected", peer=self._peer, address=self._host)
+        if receiver.certificates is not None:
+            self._tls = receiver.certificates.channel()
+            self.unfinished_since = time.monotonic()
         if self._feed.congested:
             self._pause()
 
     def data_received(self, data: bytes) -> None:
         if not self._entered:
             return
+        if self._tls is not None:
+            data = self._within_tls(self._tls, data)
+            if not data:
+                return
         decoder = self._decoder
         decoder.receive(data)
         try:
             count, frames = decoder.take()
             if count:
+                if not self._told:
+                    self._tell()
                 self._feed.offer(Run(self._peer, time.time_ns(), count, frames))
                 if decoder.pending >= HEADER_BYTES:
                     decoder.take()
@@ -130,6 +163,43 @@ class _Connection(asyncio.Protocol):
         if self._feed.congested:
             self._pause()
 
+    def _within_tls(self, tls: Channel, data: bytes) -> bytes:
+        """Return what `data` says, once TLS is taken off."""
+        try:
+            said = tls.receive(data)
+        except TlsRefused as error:
+            # The alert tells the peer's own log why.
+            self._transport.write(tls.answer())
+            self.end(error.reason, str(error), abort=False)
+            return b""
+        if answer := tls.answer():
+            self._transport.write(answer)
+            if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+                self.end("tls-unread")
+        if tls.established and not self.pending:
+            self.unfinished_since = None
+        if tls.ended:
+            asyncio.get_running_loop().call_soon(self._transport.close)
+        return said
+
+    def _tell(self) -> None:
+        # Whoever sends nothing is no node, and not worth a line.
+        self._told = True
+        if self._receiver.node_lines.passes():
+            _log.info("node connected", peer=self._peer, address=self._host)
+
+    def check(self, now: float) -> None:
+        """End the connection if what it owes is late."""
+        if self.unfinished_since is None:
+            return
+        settings = self._receiver.settings
+        if self._tls is not None and not self._tls.established:
+            seconds, reason = settings.tls_handshake_seconds, "tls-handshake-late"
+        else:
+            seconds, reason = settings.partial_frame_seconds, "partial-frame-late"
+        if self.unfinished_since < now - seconds:
+            self.end(reason)
+
     def _note_pending(self, *, started_anew: bool) -> None:
         receiver, pending = self._receiver, self._decoder.pending
         receiver.buffered += pending - self.pending
@@ -141,7 +211,7 @@ class _Connection(asyncio.Protocol):
         receiver.bound_buffers()
 
     def _pause(self) -> None:
-        if not self._paused:
+        if not self._paused and not self._transport.is_closing():
             self._paused = True
             # While we do not read, its rest may lie in the socket: it is not the peer who is late.
             self.unfinished_since = None
@@ -151,7 +221,7 @@ class _Connection(asyncio.Protocol):
     def _resume(self) -> None:
         self._paused = False
         if not self._transport.is_closing():
-            if self.pending:
+            if self.pending or (self._tls is not None and not self._tls.established):
                 self.unfinished_since = time.monotonic()
             self._transport.resume_reading()
 
@@ -160,13 +230,15 @@ class _Connection(asyncio.Protocol):
         self._ended = True
         self._transport.abort()
 
-    def end(self, reason: str, sentence: str = "") -> None:
-        """Close the connection for `reason`."""
+    def end(self, reason: str, sentence: str = "", *, abort: bool = True) -> None:
+        """Close the connection for `reason`, at once or when what was written is on its way."""
         if not self._transport.is_closing():
             self._ended = True
-            self._receiver.metrics.refused(reason)
-            _log.warning("connection closed", peer=self._peer, reason=reason, cause=sentence)
-            self._transport.abort()
+            self._receiver.refused(reason, f"{self._peer} {self._host}", sentence)
+            if abort:
+                self._transport.abort()
+            else:
+                self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._entered:
@@ -179,7 +251,8 @@ class _Connection(asyncio.Protocol):
         if self.pending and exc is None and not self._ended:
             # The node sends the same event again, whole, after it has connected anew.
             receiver.metrics.refused("partial-frame")
-        _log.info("node gone", peer=self._peer, unfinished_bytes=self.pending)
+        if self._told and receiver.node_lines.passes():
+            _log.info("node gone", peer=self._peer, unfinished_bytes=self.pending)
 
 
 def _keep_alive(sock: socket.socket) -> None:
@@ -197,6 +270,7 @@ async def open_tcp(
 
     Raises:
         PortInUse: the address cannot be bound.
+        SettingsInvalid: the certificates cannot be used.
     """
     receiver = TcpReceiver(settings, feed, metrics)
     loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from bridge.errors import FrameError, PortInUse
 from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.ports import Feed
-from bridge.receivers.gate import AllowList
+from bridge.receivers.gate import AllowList, Pace
 from bridge.settings import FeedSettings
 
 __all__ = ["UdpReceiver", "open_udp"]
@@ -24,6 +24,8 @@ __all__ = ["UdpReceiver", "open_udp"]
 _log = log.get("udp")
 _CHECK_SECONDS = 1
 _REFUSAL_LOG_SECONDS = 10
+_NODE_LINES = 20
+"""Nodes told of in that time: more than there are, and few enough for the log."""
 _SOCKET_BYTES = 8 * 1024 * 1024
 """Asked of the kernel for the socket's buffer: a burst must fit, since nothing is sent again."""
 
@@ -33,6 +35,7 @@ class _Peer:
         self.name = f"udp/{number}"
         self.assembler = DatagramAssembler(max_payload=max_payload)
         self.seen = 0.0
+        self.told = False
 
 
 class UdpReceiver(asyncio.DatagramProtocol):
@@ -45,6 +48,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
         self._allow = AllowList(settings.allow)
         self._max_payload = min(settings.max_payload_bytes, settings.udp_peer_bytes)
         self._peers: OrderedDict[tuple[str, int], _Peer] = OrderedDict()
+        self._node_lines = Pace(_NODE_LINES, _REFUSAL_LOG_SECONDS)
         self._numbers = 0
         self._throttle = log.Throttle(_REFUSAL_LOG_SECONDS)
 
@@ -69,6 +73,8 @@ class UdpReceiver(asyncio.DatagramProtocol):
             self._tell(error.reason, peer.name, str(error))
             frame = None
         if frame is not None:
+            if not peer.told:
+                self._tell_of(peer, addr[0])
             self._feed.offer(Run(peer.name, time.time_ns(), 1, frame))
         elif peer.assembler.pending:
             self._bound_total()
@@ -89,8 +95,13 @@ class UdpReceiver(asyncio.DatagramProtocol):
         self._numbers += 1
         peer = self._peers[addr] = _Peer(self._numbers, self._max_payload)
         self._metrics.connections("udp", len(self._peers))
-        _log.info("node sends", peer=peer.name, address=addr[0])
         return peer
+
+    def _tell_of(self, peer: _Peer, address: str) -> None:
+        # Whoever sends no event is no node, and not worth a line.
+        peer.told = True
+        if self._node_lines.passes():
+            _log.info("node sends", peer=peer.name, address=address)
 
     def _forget(self, addr: tuple[str, int]) -> None:
         peer = self._peers.pop(addr)

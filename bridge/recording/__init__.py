@@ -3,10 +3,11 @@
 `docs/recording.md` is the format and the reasons. Pure: `format`, `frames`, `faults`.
 """
 
+from bridge.errors import RecordingDamaged
 from bridge.recording.faults import Faults
 from bridge.recording.file import FileReader, FileWriter
 from bridge.recording.folder import FolderReader, import_folder, open_recording
-from bridge.recording.format import Record, RecordingDamaged, Transport, What
+from bridge.recording.format import Record, Transport, What
 from bridge.recording.line import Address
 from bridge.recording.play import Player
 from bridge.recording.record import Recorder, open_recorder

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from bridge.errors import UsageError
+from bridge.errors import RecordingDamaged, RecordingUnwritable, UsageError
 from bridge.recording.format import Decoder, Encoder, Record
 
 __all__ = ["FileReader", "FileWriter", "Source"]
@@ -45,6 +45,7 @@ class FileWriter:
 
         Raises:
             UsageError: it is there already and `force` is not set, or it cannot be made.
+            RecordingUnwritable: there is no room for its first bytes.
         """
         try:
             self._file = path.open("wb" if force else "xb", buffering=0)
@@ -58,15 +59,16 @@ class FileWriter:
         self._failed = False
         try:
             self._append(self._encoder.begin())
-        except OSError:
+        except RecordingUnwritable:
             self._file.close()
+            path.unlink()
             raise
 
     def add(self, record: Record) -> None:
         """Take `record`; it is in the file with the next block.
 
         Raises:
-            OSError: the file cannot grow; it ends with the last block that fitted.
+            RecordingUnwritable: the file cannot grow; it ends with the last block that fitted.
         """
         self._append(self._encoder.add(record))
 
@@ -82,6 +84,8 @@ class FileWriter:
             if not self._failed:
                 self._append(self._encoder.end())
                 os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
         finally:
             self._file.close()
 
@@ -94,12 +98,14 @@ class FileWriter:
             self._failed = True
             with suppress(OSError):
                 self._file.truncate(self.size)
-            raise OSError(
-                error.errno,
-                f"cannot write {self._path}: {error.strerror};"
-                f" it is readable up to its {self.size} bytes",
-            ) from error
+            raise self._unwritable(error) from error
         self.size += len(data)
+
+    def _unwritable(self, error: OSError) -> RecordingUnwritable:
+        return RecordingUnwritable(
+            f"cannot write {self._path}: {error.strerror};"
+            f" it is readable up to its {self.size} bytes"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -131,9 +137,15 @@ class FileReader:
 
     def __iter__(self) -> Iterator[Record]:
         decoder = Decoder()
-        with self._file as file:
-            while chunk := file.read(_CHUNK_BYTES):
+        with self._file:
+            while chunk := self._chunk():
                 self.done += len(chunk)
                 decoder.receive(chunk)
                 yield from decoder.records()
         decoder.finish()
+
+    def _chunk(self) -> bytes:
+        try:
+            return self._file.read(_CHUNK_BYTES)
+        except OSError as error:
+            raise RecordingDamaged(self.done, str(error)) from error

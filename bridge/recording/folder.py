@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from bridge.errors import UsageError
+from bridge.errors import RecordingDamaged, UsageError
 from bridge.recording.file import FileReader, FileWriter, Source
-from bridge.recording.format import MAX_DATA, Record, RecordingDamaged, Transport, What
+from bridge.recording.format import MAX_DATA, Record, Transport, What
 
 __all__ = ["FolderReader", "import_folder", "open_recording"]
 
@@ -39,7 +39,7 @@ def import_folder(folder: Path, path: Path, *, force: bool = False) -> None:
     Raises:
         UsageError: there is no such recording, or `path` cannot be made.
         RecordingDamaged: the folder is damaged; what is before is written.
-        OSError: the file cannot grow.
+        RecordingUnwritable: the file cannot grow.
     """
     source = FolderReader(folder)
     with FileWriter(path, force=force) as file:
@@ -69,15 +69,14 @@ class FolderReader:
     def __iter__(self) -> Iterator[Record]:
         sources = [self._stream(path) for path in self._streams]
         sources += [self._peers(path) for path in self._datagrams]
-        return heapq.merge(*sources, key=lambda record: record.time_ns)
+        try:
+            yield from heapq.merge(*sources, key=lambda record: record.time_ns)
+        except OSError as error:
+            raise RecordingDamaged(self.done, str(error)) from error
 
     def _stream(self, path: Path) -> Iterator[Record]:
         number = next(self._numbers)
-        try:
-            file = path.with_suffix(".bin").open("rb")
-        except OSError as error:
-            raise RecordingDamaged(0, f"{path.with_suffix('.bin')}: {error.strerror}") from error
-        with file:
+        with path.with_suffix(".bin").open("rb") as file:
             for at, time_ns, line in _lines(path):
                 event = line.get("event")
                 if event == "open":

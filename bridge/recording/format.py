@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 from cramjam import DecompressionError, zstd
 
+from bridge.errors import RecordingDamaged
+
 __all__ = [
     "BLOCK_BYTES",
     "MAX_DATA",
@@ -31,7 +33,6 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Record",
-    "RecordingDamaged",
     "Transport",
     "What",
 ]
@@ -54,14 +55,6 @@ _RECORD = struct.Struct("<QIBBI")
 MAX_PLAIN = BLOCK_BYTES + _RECORD.size + MAX_DATA
 """Most plain bytes of a block: what bounds a reader's memory."""
 _MAX_STORED = MAX_PLAIN + MAX_PLAIN // 128 + 1024
-
-
-class RecordingDamaged(Exception):
-    """The recording cannot be read from byte `at` on; everything before it was given."""
-
-    def __init__(self, at: int, sentence: str) -> None:
-        super().__init__(f"damaged at byte {at}: {sentence}")
-        self.at = at
 
 
 class Transport(IntEnum):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import re
 import socket
 import struct
 import termios
 import time
 from typing import NamedTuple
 
-from bridge.errors import UsageError
+from bridge.errors import ReceiverUnavailable, UsageError
 from bridge.recording.format import Transport
 
 __all__ = ["Address", "Line", "dial"]
 
+_PORT = re.compile("[0-9]{1,5}")
 _RESET_SECONDS = 5
 _RETRY_SECONDS = 0.001
 
@@ -35,7 +37,7 @@ class Address(NamedTuple):
         """
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        if not host or not (_PORT.fullmatch(port) and 0 < int(port) < 65_536):
             raise UsageError(f"{text!r} is not HOST:PORT")
         return cls(host, int(port))
 
@@ -102,15 +104,15 @@ async def dial(to: Address, transport: Transport) -> Line:
     """Connect to the first of the addresses of `to` that answers.
 
     Raises:
-        ConnectionError: nobody listens there. Over UDP this shows only after something was sent.
+        ReceiverUnavailable: nobody listens there. Over UDP this shows only after something was sent.
     """
     loop = asyncio.get_running_loop()
     kind = socket.SOCK_STREAM if transport is Transport.TCP else socket.SOCK_DGRAM
     refused: OSError | None = None
     try:
         found = await loop.getaddrinfo(*to, type=kind)
-    except OSError as error:
-        raise ConnectionError(f"{to}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise ReceiverUnavailable(f"{to} is no address: {error}") from error
     for family, _, proto, _, address in found:
         tried = socket.socket(family, kind, proto)
         try:
@@ -126,4 +128,4 @@ async def dial(to: Address, transport: Transport) -> Line:
             raise
         else:
             return Line(tried)
-    raise ConnectionError(f"nobody listens on {to}: {refused}") from refused
+    raise ReceiverUnavailable(f"nobody listens on {to}: {refused}") from refused

@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bridge.errors import ReceiverUnavailable, RecordingDamaged
 from bridge.recording.faults import Fault, FaultPlan, Faults
-from bridge.recording.format import Record, RecordingDamaged, Transport, What
+from bridge.recording.format import Record, Transport, What
 from bridge.recording.frames import DatagramFrames, Framer, StreamFrames, datagrams
 from bridge.recording.line import Address, Line, dial
 
@@ -82,7 +83,7 @@ class Player:
         """Play all of `source`.
 
         Raises:
-            ConnectionError: nobody listens.
+            ReceiverUnavailable: nobody listens.
             RecordingDamaged: from the source, after what is before the damage was played.
         """
         damage: RecordingDamaged | None = None
@@ -162,7 +163,7 @@ class Player:
         try:
             await (line.reset() if how is What.RESET else line.close())
         except OSError as error:
-            raise ConnectionError(f"nobody listens on {self._to} over UDP") from error
+            raise ReceiverUnavailable(f"nobody listens on {self._to} over UDP") from error
 
     async def _send_unframed(self, peer: _Peer, data: bytes) -> None:
         changed = isinstance(peer.framer, StreamFrames) is not (peer.transport is Transport.TCP)
@@ -205,7 +206,7 @@ class Player:
         try:
             await peer.line.send(data)
         except ConnectionRefusedError as error:
-            raise ConnectionError(f"nobody listens on {self._to} over UDP") from error
+            raise ReceiverUnavailable(f"nobody listens on {self._to} over UDP") from error
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 self.played.too_large += 1

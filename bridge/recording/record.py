@@ -17,7 +17,7 @@ from typing import cast
 
 from bridge.core.datagrams import DatagramAssembler
 from bridge.core.framing import FrameDecoder
-from bridge.errors import FrameError, PortInUse
+from bridge.errors import FrameError, PortInUse, RecordingUnwritable
 from bridge.receivers.gate import AllowList, ConnectionGate
 from bridge.recording.file import FileWriter
 from bridge.recording.format import Record, Transport, What
@@ -39,6 +39,8 @@ class Recorded:
     bytes: int = 0
     refused: int = 0
     """Connections and datagrams of peers that the settings do not let in."""
+    gone: int = 0
+    """Connections that broke before it was known whose they were."""
 
 
 class Recorder:
@@ -111,7 +113,7 @@ class Recorder:
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except RecordingUnwritable as error:
             self.closed = True
             if not self.failed.done():
                 self.failed.set_exception(error)
@@ -128,7 +130,12 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._host, port = transport.get_extra_info("peername")[:2]
+        address = transport.get_extra_info("peername")
+        if address is None:
+            self._recorder.recorded.gone += 1
+            self._transport.abort()
+            return
+        self._host, port = address[:2]
         if self._recorder.closed or self._recorder.gate.enter(self._host) is not None:
             self._recorder.recorded.refused += 1
             self._transport.abort()

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bridge.errors import UsageError
+from bridge.errors import PortInUse, UsageError
 from bridge.recording.faults import Faults
 from bridge.recording.file import FileWriter
 from bridge.recording.folder import open_recording
@@ -60,9 +60,9 @@ async def record_shown(
     Raises:
         UsageError: the file is there already, or cannot be made.
         PortInUse: the address cannot be bound.
-        OSError: the disk is full; the file is readable up to there.
+        RecordingUnwritable: the disk is full; the file is readable up to there.
     """
-    with FileWriter(path, force=force) as file:
+    with _new(path, force=force) as file:
         async with open_recorder(settings, file) as recorder:
             console.print(f"recording {settings.host}:{recorder.port} into", Text(str(path)))
             began = time.monotonic()
@@ -81,6 +81,17 @@ async def record_shown(
         if recorder.failed.done():
             recorder.failed.result()
     console.print(Text(f"{path}: {file.size:,} bytes"))
+
+
+@contextmanager
+def _new(path: Path, *, force: bool) -> Iterator[FileWriter]:
+    """Make the file, and take it away again where nothing could be recorded for want of a port."""
+    try:
+        with FileWriter(path, force=force) as file:
+            yield file
+    except PortInUse:
+        path.unlink()
+        raise
 
 
 @contextmanager
@@ -105,6 +116,8 @@ def _recorded(told: Recorded, seconds: float) -> Text:
     ]
     if told.refused:
         parts.append(f"{told.refused} refused (BRIDGE_FEED__ALLOW)")
+    if told.gone:
+        parts.append(f"{told.gone} gone at once")
     return Text("  ".join(parts))
 
 
@@ -123,7 +136,7 @@ async def play_shown(
     Raises:
         UsageError: there is no such recording.
         RecordingDamaged: what is before the damage was played.
-        ConnectionError: nobody listens.
+        ReceiverUnavailable: nobody listens.
     """
     source = open_recording(path)
     player = Player(to, speed=speed, transport=transport, faults=faults, seed=seed)

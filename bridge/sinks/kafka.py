@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
+import orjson
 from aiokafka import AIOKafkaProducer, errors as kafka
 from aiokafka.conn import create_conn
 from aiokafka.partitioner import murmur2
 
 from bridge import log
 from bridge.core.routing import Routes
-from bridge.errors import BridgeError, MessageRefused, SinkFault, SinkUnavailable
-from bridge.model import Kind, Layout, Message, Standing
+from bridge.errors import MessageRefused, SinkUnavailable
+from bridge.model import Kind, Layout, Message, Standing, Tail
 from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_connection import connection_options
+from bridge.sinks.kafka_errors import FAULTS, REFUSALS, in_our_terms
+from bridge.sinks.kafka_tails import Place, read_ends
 from bridge.sinks.kafka_topics import Topic, Topics
 
 __all__ = ["KafkaSink"]
@@ -34,33 +36,11 @@ _CLOSE_SECONDS = 2
 _ASK_SECONDS = 5
 """How often an idle broker is asked whether it is there, and how long it may take."""
 
+_AUDIT_SECONDS = 60
+"""How often it is asked, while idle, whether it still holds what it acknowledged."""
+
 _CHUNK_HEADROOM = 4_096
 _MOST_LAYOUTS = 1_000
-
-_REFUSALS = (
-    kafka.MessageSizeTooLargeError,
-    kafka.RecordListTooLargeError,
-    kafka.CorruptRecordException,
-    kafka.InvalidTimestampError,
-)
-_FAULTS = (
-    kafka.ClusterAuthorizationFailedError,
-    kafka.TopicAuthorizationFailedError,
-    kafka.TransactionalIdAuthorizationFailed,
-    kafka.SaslAuthenticationFailed,
-    kafka.InvalidConfigurationError,
-    kafka.AuthenticationFailedError,
-    kafka.UnsupportedSaslMechanismError,
-    kafka.UnknownTopicOrPartitionError,
-    kafka.InvalidTopicError,
-    kafka.InvalidReplicationFactorError,
-    kafka.PolicyViolationError,
-    kafka.OutOfOrderSequenceNumber,
-    kafka.ProducerFenced,
-    kafka.UnsupportedVersionError,
-)
-
-_PASSING = (kafka.KafkaTimeoutError, kafka.KafkaConnectionError, OSError, TimeoutError)
 
 HeaderList = list[tuple[str, bytes]]
 
@@ -78,6 +58,9 @@ class KafkaSink:
         self._topics: dict[str, Topic] = {}
         self._prepared: dict[Layout, tuple[HeaderList, list[str]]] = {}
         self._admin = Topics(settings, routes)
+        self._acknowledged: dict[Place, int] = {}
+        self._there: dict[Place, int] = {}
+        """Number of the last message of a partition, where that one need not be sent again."""
 
     def limit(self, kind: Kind) -> int:
         """See `ports.Sink`: the topic's own limit."""
@@ -85,7 +68,7 @@ class KafkaSink:
 
     async def open(self) -> None:
         """See `ports.Sink`."""
-        with _in_our_terms():
+        with in_our_terms():
             try:
                 self._topics = await asyncio.wait_for(
                     self._admin.ensure(connection_options(self._settings)),
@@ -106,7 +89,7 @@ class KafkaSink:
                 async with asyncio.timeout(self._settings.timeout_seconds):
                     connection = await create_conn(host.strip("[]"), int(port), **chosen)
                 connection.close()
-            except _FAULTS:
+            except FAULTS:
                 raise
             except (kafka.KafkaError, OSError, TimeoutError):
                 continue
@@ -126,15 +109,44 @@ class KafkaSink:
 
     @property
     def mark(self) -> bytes | None:
-        """See `ports.Sink`. None: topics are filled side by side, no one message tells of all."""
-        return None
+        """See `ports.Sink`: the offset of the last message that was acknowledged, by partition."""
+        marks = {
+            f"{topic}/{partition}": at for (topic, partition), at in self._acknowledged.items()
+        }
+        return orjson.dumps(marks) if marks else None
 
-    async def standing(self, mark: bytes | None) -> Standing:
-        """See `ports.Sink`: not known."""
-        return Standing(None, lost=False)
+    async def standing(
+        self, mark: bytes | None, ours: Callable[[Tail], Awaitable[bool]]
+    ) -> Standing:
+        """See `ports.Sink`.
+
+        Partitions are filled side by side, and each in order. So the last message of one says what
+        need not be sent to it again, and what comes up to there is left out of what is published;
+        one that ends before what it acknowledged has lost it.
+        """
+        places = [
+            (topic, partition)
+            for topic in self._routes.topics.values()
+            if topic in self._topics
+            for partition in range(self._topics[topic].partitions)
+        ]
+        with in_our_terms():
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                ends = await read_ends(connection_options(self._settings), places, self._epoch)
+        tails = {p: end.tail for p, end in ends.items() if end.tail and await ours(end.tail)}
+        self._there = {place: tail.seq for place, tail in tails.items()}
+        told = {_named(name): at for name, at in orjson.loads(mark or b"{}").items()}
+        self._acknowledged = {p: min(at, ends[p].offset - 1) for p, at in told.items() if p in ends}
+        lost = [place for place, at in told.items() if place in ends and ends[place].offset <= at]
+        kept = [tails.get(place) for place in lost]
+        whole = [tail for tail in kept if tail is not None]
+        # Of one that holds nothing of the journal, all is sent again.
+        tail = min(whole) if whole and len(whole) == len(kept) else None
+        return Standing(tail, bool(lost))
 
     async def watch(self) -> NoReturn:
-        """See `ports.Sink`: asks the brokers for their metadata now and then."""
+        """See `ports.Sink`: asks the brokers now and then whether they are there, and all there."""
+        audited = time.monotonic()
         while True:
             await asyncio.sleep(_ASK_SECONDS)
             if self._producer is None:
@@ -142,42 +154,68 @@ class KafkaSink:
             try:
                 async with asyncio.timeout(_ASK_SECONDS):
                     await self._producer.client.fetch_all_metadata()
+                    if time.monotonic() - audited >= _AUDIT_SECONDS:
+                        await self._audit()
+                        audited = time.monotonic()
             except (kafka.KafkaError, OSError, TimeoutError) as error:
                 raise SinkUnavailable(f"no broker answers: {error}") from error
 
+    async def _audit(self) -> None:
+        places = list(self._acknowledged)
+        ends = await read_ends(connection_options(self._settings), places, self._epoch)
+        for place, at in self._acknowledged.items():
+            if ends[place].offset <= at:
+                raise SinkUnavailable(f"{place[0]} has lost what it had acknowledged")
+
     async def publish(self, messages: Sequence[Message]) -> int:
-        """See `ports.Sink`. Kafka does not tell duplicates: always 0."""
-        failed = await self._send(list(enumerate(messages)))
+        """See `ports.Sink`: it had those that `standing` found to be there."""
+        items = list(enumerate(messages))
+        if self._there:
+            items = [item for item in items if not self._has(item[1])]
+        failed = await self._send(items)
         if failed:
             # One of them is refused, and the broker does not say which: a batch for each.
             for item in sorted(failed, key=lambda item: item[0]):
                 await self.close()
-                with _in_our_terms():
+                with in_our_terms():
                     await self._start_producer()
                 if await self._send([item]):
                     raise MessageRefused(item[0], self._refusal)
-        return 0
+        return len(messages) - len(items)
+
+    def _has(self, message: Message) -> bool:
+        place = self._place(message)
+        last = self._there.get(place)
+        if last is None:
+            return False
+        if message.seq > last:
+            del self._there[place]
+            return False
+        return True
 
     async def _send(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
         """Send `items`; where a batch was refused, return all that was not acknowledged."""
         producer = self._producer
         if producer is None:
             raise SinkUnavailable("the Kafka producer is closed")
-        sent: list[list[tuple[int, Message]]] = []
+        sent: list[tuple[Place, list[tuple[int, Message]]]] = []
         futures = []
-        with _in_our_terms():
+        with in_our_terms():
             async with asyncio.timeout(self._settings.timeout_seconds):
-                for (topic, partition), part in self._by_partition(items).items():
+                for place, part in self._by_partition(items).items():
                     for builder, held in self._build(producer, part):
                         futures.append(
-                            await producer.send_batch(builder, topic, partition=partition)
+                            await producer.send_batch(builder, place[0], partition=place[1])
                         )
-                        sent.append(held)
+                        sent.append((place, held))
                         # It is on its way while the next one is built.
                         await asyncio.sleep(0)
                 results = await asyncio.gather(*futures, return_exceptions=True)
+            for (place, held), result in zip(sent, results, strict=True):
+                if not isinstance(result, BaseException) and result.offset >= 0:
+                    self._acknowledged[place] = result.offset + len(held) - 1
             errors = [result for result in results if isinstance(result, BaseException)]
-            refusals = [error for error in errors if isinstance(error, _REFUSALS)]
+            refusals = [error for error in errors if isinstance(error, REFUSALS)]
             if errors and not refusals:
                 raise errors[0]
         if not refusals:
@@ -187,22 +225,22 @@ class KafkaSink:
         # otherwise at the same time is sent again too.
         return [
             item
-            for held, result in zip(sent, results, strict=True)
+            for (_, held), result in zip(sent, results, strict=True)
             if isinstance(result, BaseException)
             for item in held
         ]
 
+    def _place(self, message: Message) -> Place:
+        topic = self._routes.topics[message.layout.kind]
+        count = self._topics[topic].partitions
+        return topic, 0 if count == 1 or message.key is None else _partition(message.key, count)
+
     def _by_partition(
         self, items: list[tuple[int, Message]]
-    ) -> dict[tuple[str, int], list[tuple[int, Message]]]:
-        topics, known = self._routes.topics, self._topics
-        parts: dict[tuple[str, int], list[tuple[int, Message]]] = {}
+    ) -> dict[Place, list[tuple[int, Message]]]:
+        parts: dict[Place, list[tuple[int, Message]]] = {}
         for item in items:
-            message = item[1]
-            topic = topics[message.layout.kind]
-            count = known[topic].partitions
-            partition = 0 if count == 1 or message.key is None else _partition(message.key, count)
-            place = (topic, partition)
+            place = self._place(item[1])
             part = parts.get(place)
             if part is None:
                 part = parts[place] = []
@@ -253,7 +291,7 @@ class KafkaSink:
         size = self._topics[self._admin.large].limit - _CHUNK_HEADROOM
         chunks = [message.data[at : at + size] for at in range(0, len(message.data), size)]
         offsets = []
-        with _in_our_terms():
+        with in_our_terms():
             for number, chunk in enumerate(chunks, 1):
                 builder = producer.create_batch()
                 headers = [
@@ -292,27 +330,13 @@ class KafkaSink:
                 _log.debug("producer not closed in order", error=str(error))
 
 
+def _named(name: str) -> Place:
+    topic, _, partition = name.rpartition("/")
+    return topic, int(partition)
+
+
 @lru_cache(maxsize=65_536)
 def _partition(key: str, count: int) -> int:
     """Where Kafka's own clients put `key`."""
     place: int = (murmur2(key.encode()) & 0x7FFFFFFF) % count
     return place
-
-
-@contextmanager
-def _in_our_terms() -> Iterator[None]:
-    """Say in the bridge's terms what aiokafka raises.
-
-    What nobody foresaw is a fault of the sink, and not the end of the bridge: the producer is made
-    anew, and told about.
-    """
-    try:
-        yield
-    except BridgeError:
-        raise
-    except Exception as error:
-        text = str(error) or type(error).__name__
-        passes = isinstance(error, _PASSING) or getattr(error, "retriable", False)
-        if passes and not isinstance(error, _FAULTS):
-            raise SinkUnavailable(f"Kafka is not available: {text}") from error
-        raise SinkFault(f"Kafka refuses, or the client failed: {text}") from error

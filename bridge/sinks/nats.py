@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import nats.errors
@@ -45,6 +46,8 @@ _KNOWN_IDS = 50_000
 _CHUNK_BYTES, _CHUNK_HEADROOM = 128 * 1024, 1_024
 _WEDGED_AFTER = 3
 _PING_SECONDS = 2
+_AUDIT_SECONDS = 60
+"""How often it is asked, while idle, whether it still holds what it acknowledged."""
 _CLOSE_SECONDS = 2
 
 # Codes of the server's errors (nats-server 2.12, `server/errors.json`).
@@ -114,7 +117,9 @@ class NatsSink:
         """See `ports.Sink`: the number in the stream of the last message that was stored."""
         return str(self._stored).encode() if self._stored else None
 
-    async def standing(self, mark: bytes | None) -> Standing:
+    async def standing(
+        self, mark: bytes | None, ours: Callable[[Tail], Awaitable[bool]]
+    ) -> Standing:
         """See `ports.Sink`: one lane fills one stream, so what is before the last is there.
 
         Not so behind a message of a counted window: one before it may have been refused.
@@ -138,12 +143,19 @@ class NatsSink:
         if lost or tail is None or tail.id not in self._known:
             self._known.clear()
         self._stored = min(int(mark or 0), state.last_seq)
-        return Standing(tail, lost)
+        return Standing(tail if tail is not None and await ours(tail) else None, lost)
 
     async def watch(self) -> NoReturn:
-        """See `ports.Sink`: the client tells when its connection is lost."""
-        await self._lost.wait()
-        raise SinkUnavailable("the connection to the NATS server was lost")
+        """See `ports.Sink`: the client tells when its connection is lost, the stream what it has."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), _AUDIT_SECONDS)
+                raise SinkUnavailable("the connection to the NATS server was lost")
+            with in_our_terms():
+                jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+                state = (await jetstream.stream_info(self._settings.stream)).state
+            if state.last_seq < self._stored:
+                raise SinkUnavailable("the stream has lost what it had acknowledged")
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""

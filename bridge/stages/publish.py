@@ -20,6 +20,7 @@ from bridge.core.alerts import regression_alert
 from bridge.core.claim import claim_check, size
 from bridge.core.groups import own_run
 from bridge.core.render import Rendered, Renderer
+from bridge.core.repeats import Repeats
 from bridge.errors import (
     BridgeError,
     MessageRefused,
@@ -99,7 +100,8 @@ class Lane:
     ) -> None:
         """Make the lane of `sink`.
 
-        `network` is told in alerts; `waits` are the shortest and the longest time, in seconds, before it is opened anew;
+        `network` is told in alerts; `waits` are the shortest and the longest time, in seconds,
+        before it is opened anew;
         `step_bytes` is about how much of the journal is sent at a time; `when_wedged` is called when
         the broker answers but acknowledges nothing.
         """
@@ -113,6 +115,7 @@ class Lane:
         self._step_bytes = step_bytes
         self._first_wait, self._longest_wait = waits
         self._oldest_ns = 0
+        self._repeats = Repeats()
         metrics.watch_sink(sink.name, lambda: self.lag, lambda: self.lag_seconds)
 
     @property
@@ -185,30 +188,31 @@ class Lane:
         Forward, if a crash came between acknowledgement and checkpoint: nothing is sent twice. Back,
         if the broker lost what it had acknowledged: all of it is sent again, with the same ids.
         """
-        standing = await self._sink.standing(self._journal.state(self.name))
+        standing = await self._sink.standing(self._journal.state(self.name), self._is_ours)
         position = self._journal.position(self.name)
-        held = await self._is_ours(standing.tail)
+        held = standing.tail.seq if standing.tail is not None else 0
         if standing.lost and held < position:
             await self._alert_loss(held, position)
+            self._repeats.forget()
             self._journal.checkpoint(self.name, held)
+            self._metrics.sink_regressed(self.name)
         elif held > position:
             self._journal.checkpoint(self.name, held)
 
-    async def _is_ours(self, tail: Tail | None) -> int:
-        """Return the number of `tail` if it is the very message that the journal has under it."""
-        if tail is None or tail.seq > self._journal.head:
-            return 0
+    async def _is_ours(self, tail: Tail) -> bool:
+        """Say whether `tail` is the very message that the journal has under its number."""
+        if tail.seq > self._journal.head:
+            return False
         for group in await self._journal.read(tail.seq - 1, 0):
             for message in self._rendering.of(group).messages:
                 if (message.seq, message.id) == tail:
-                    return tail.seq
-        return 0
+                    return True
+        return False
 
     async def _alert_loss(self, held: int, position: int) -> None:
         now = time.time_ns()
         alert = regression_alert(self._network, self.name, held, position, now)
         _log.error("sink lost what it had acknowledged", sink=self.name, held=held, had=position)
-        self._metrics.sink_regressed(self.name)
         try:
             await self._journal.append([own_run(Kind.GAP_ALERT, alert.SerializeToString(), now)])
         except StorageFull as error:
@@ -263,7 +267,7 @@ class Lane:
         rendered: list[Rendered] = []
         received_ns = 0
         for group in await self._journal.read(after, self._step_bytes):
-            one = self._rendering.of(group)
+            one = self._repeats.without(self._rendering.of(group))
             rendered.append(one)
             received_ns = received_ns or (group.runs[0].received_ns if group.runs else 0)
             if one.first > after:

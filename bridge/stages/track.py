@@ -1,103 +1,331 @@
-"""Follows the journal for the heights of directory blocks, and alerts where some are missing.
+"""Follows the journal, and proves what is there: heights, links, commits, reveals.
 
-Its alerts, its new state and its checkpoint are one transaction: an alert is written exactly once,
-whatever crashes. The alerts are records of the journal and are published like all others.
+The state machines are pure (`core.heights`, `core.receipts`); this stage feeds them, and commits in
+one transaction what they say: alerts, receipts, recovered events, their state, the checkpoint. So
+each is written exactly once, whatever crashes. What they say are records of the journal, and are
+published like all others.
+
+Nothing waits for the tracker. It reads ahead of its checkpoint: while there is nothing to say, its
+state is committed once a second and not with every step, so that it costs the feed no syncs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NoReturn
 
 from bridge import log
-from bridge.core.alerts import gap_alert
-from bridge.core.framing import split_frames
+from bridge.core.alerts import alert_of, gap_told
+from bridge.core.decode import decode
+from bridge.core.framing import frame, split_frames
 from bridge.core.groups import own_run
-from bridge.core.heights import Gap, GapOpened, GapResolved, Heights, Signal, observe
-from bridge.core.peek import block_height
+from bridge.core.heights import Bounds, Heights, Verdict
+from bridge.core.peek import Block, peek
+from bridge.core.receipts import Derived, Receipts
+from bridge.core.signals import Signal, Status
+from bridge.core.verify import Links, verify
 from bridge.errors import StorageFull
 from bridge.metrics import Metrics
-from bridge.model import Group, Kind, RecordType, Run
+from bridge.model import API_PEER, Group, Kind, Note, RecordType, Run, Way
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
+from bridge.pb.eventmessages.factomEvents_pb2 import DirectoryBlockCommit
 from bridge.ports import Journal
 
 __all__ = ["READER", "Tracker"]
 
 READER = "tracker"
 _STEP_BYTES = 4 * 1024 * 1024
+_COMMIT_SECONDS = 1
+_MOST_SEEN = 50_000
+"""Events seen that are handed over at a time."""
+_LARGE_BYTES = 64 * 1024
+"""A block above this is hashed in a thread, for it takes milliseconds."""
+
+_OWN_PEER = "bridge"
+_ACCOUNTED = {Verdict.NEW, Verdict.LATE, Verdict.REPEATED, Verdict.DOUBTED, Verdict.ADOPTED}
+
 _log = log.get("tracker")
 
 
 class Tracker:
-    """Feeds the heights to the state machine, for as long as `run` is running."""
+    """Tracks for as long as `run` is running.
+
+    What backfill asks of it is told in `stages.wanted`.
+    """
 
     def __init__(
-        self, journal: Journal, metrics: Metrics, *, network: str, retry_seconds: float = 0.5
+        self,
+        journal: Journal,
+        metrics: Metrics,
+        *,
+        network: str,
+        bounds: Bounds,
+        tick_seconds: float = 1,
+        retry_seconds: float = 0.5,
     ) -> None:
-        self._retry_seconds = retry_seconds
         self._journal = journal
         self._metrics = metrics
         self._network = network
-        self._heights = Heights.from_bytes(journal.state(READER))
+        self._tick_seconds = tick_seconds
+        self._retry_seconds = retry_seconds
+        items, now = journal.items(READER), time.monotonic()
+        self._items: dict[str, bytes | None] = {}
+        """What changed of the state and is not yet committed."""
+        self._heights = Heights(items, now, bounds)
+        self._receipts = Receipts(items, now, fetch=self._item, grace=bounds.grace)
+        self._read = self._committed = journal.position(READER)
+        self._committed_at = now
+        self._seen: list[int] = []
+        self._notes: list[Note] = []
+        self._woken, self._stepped = asyncio.Event(), asyncio.Event()
+        self.sought: Callable[[int, int], None] | None = None
+        """Seeks heights; None where there is nobody who would fetch them."""
         self._tell()
 
-    @property
-    def gaps(self) -> tuple[Gap, ...]:
-        """The gaps that are open."""
-        return self._heights.gaps
+    def missing(self) -> Sequence[tuple[int, int]]:
+        """See `stages.wanted`."""
+        return self._heights.missing_ranges()
 
-    async def run(self) -> None:
+    def links_below(self, height: int) -> Links | None:
+        """See `stages.wanted`."""
+        return self._heights.links_below(height)
+
+    def key_above(self, height: int) -> bytes | None:
+        """See `stages.wanted`."""
+        return self._heights.key_above(height)
+
+    def agrees(self, height: int, key: bytes) -> bool:
+        """See `stages.wanted`."""
+        return self._heights.agrees(height, key)
+
+    def blind(self, most: int) -> list[int]:
+        """See `stages.wanted`."""
+        return self._receipts.blind(most)
+
+    def wanting(self, most: int) -> list[int]:
+        """See `stages.wanted`."""
+        return self._receipts.wanting(most)
+
+    def missing_entries(self, height: int) -> tuple[bytes, ...]:
+        """See `stages.wanted`."""
+        return self._receipts.missing_entries(height)
+
+    def tell(self, note: Note) -> None:
+        """See `stages.wanted`."""
+        self._notes.append(note)
+        self._woken.set()
+
+    async def caught_up(self) -> None:
+        """See `stages.wanted`: also what was told is taken into account."""
+        head = self._journal.head
+        while self._read < head or self._notes:
+            await self._stepped.wait()
+
+    def table(self) -> dict[str, Any]:
+        """Return what is there and what is not, for `status.tracking`."""
+        heights = self._heights
+        return {
+            "network": self._network,
+            "highest": heights.highest,
+            "floor": heights.floor,
+            "missing": heights.missing,
+            "stalled": heights.stalled,
+            "pending": len(self._notes),
+            "gaps": [gap_told(alert_of(self._network, each)) for each in heights.open_gaps()],
+        }
+
+    async def run(self) -> NoReturn:
         """Track until cancelled."""
-        journal = self._journal
         while True:
-            after = journal.position(READER)
-            await journal.wait(after)
-            for group in await journal.read(after, _STEP_BYTES):
-                await self._step(group)
+            for group in await self._groups():
+                await self._track(group)
+                self._read = group.last
+                # Receiving comes first: no step holds the loop for more than a group.
+                await asyncio.sleep(0)
+            await self._turn()
+            stepped, self._stepped = self._stepped, asyncio.Event()
+            stepped.set()
 
-    async def _step(self, group: Group) -> None:
-        heights, alerts = self._heights, []
+    async def _groups(self) -> list[Group]:
+        """Return the next groups; none after a while, and none at once where there is a note."""
+        if self._journal.head <= self._read and not self._notes:
+            self._woken.clear()
+            grown = asyncio.create_task(self._journal.wait(self._read))
+            woken = asyncio.create_task(self._woken.wait())
+            try:
+                await asyncio.wait(
+                    (grown, woken),
+                    timeout=self._tick_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                grown.cancel()
+                woken.cancel()
+                await asyncio.gather(grown, woken, return_exceptions=True)
+        if self._journal.head <= self._read:
+            return []
+        return await self._journal.read(self._read, _STEP_BYTES)
+
+    async def _turn(self) -> None:
+        """Take what was told, do what is due, and commit what comes of it."""
+        now, at_ns = time.monotonic(), time.time_ns()
+        self._hand_over(self._read)
+        notes, self._notes = self._notes, []
+        for note in notes:
+            self._heights.note(note, now, at_ns)
+        self._heights.tick(now, at_ns)
+        self._receipts.tick(now, at_ns)
+        await self._commit(now, at_ns)
+
+    # What comes
+
+    async def _track(self, group: Group) -> None:
+        seq = group.first
         for run in group.runs:
-            at_ns = run.received_ns
-            for type_, payload in split_frames(run.frames):
-                seen = block_height(payload) if type_ == RecordType.FEED else None
-                if seen is None:
-                    continue
-                height, replayed = seen
-                heights, signal = observe(heights, height, at_ns)
-                if signal is not None:
-                    self._signal(signal)
-                    how = GapAlert.HOW_REPLAY if replayed else GapAlert.HOW_LATE
-                    alert = gap_alert(self._network, signal, how, at_ns)
-                    alerts.append(own_run(Kind.GAP_ALERT, alert.SerializeToString(), at_ns))
-        if heights is self._heights:
-            self._journal.checkpoint(READER, group.last)
-            return
-        await self._commit(heights, group.last, alerts)
-        self._heights = heights
-        self._tell()
+            if seq + run.records - 1 > self._read:
+                kind, _, number = run.peer.partition("/")
+                if kind == _OWN_PEER:
+                    self._own(run)
+                elif kind == API_PEER:
+                    await self._fetched(run, seq, int(number))
+                else:
+                    await self._events(run, seq)
+            seq += run.records
 
-    async def _commit(self, heights: Heights, seq: int, alerts: list[Run]) -> None:
+    def _own(self, run: Run) -> None:
+        """Look whether the journal lost something; what was recovered is known already."""
+        for type_, payload in split_frames(run.frames):
+            name, _, content = payload.partition(b"\0")
+            is_alert = type_ == RecordType.OWN and name.decode() == Kind.GAP_ALERT
+            if is_alert and GapAlert.FromString(content).type == GapAlert.TYPE_STORAGE:
+                self._heights.storage(time.monotonic())
+
+    async def _events(self, run: Run, seq: int) -> None:
+        """Track what a node sent."""
+        now, at_ns = time.monotonic(), run.received_ns
+        self._heights.heard(now, at_ns)
+        for type_, payload in split_frames(run.frames):
+            found = peek(payload) if type_ == RecordType.FEED else None
+            if found is None:
+                continue
+            if isinstance(found, int):
+                self._seen.append(found)
+            elif isinstance(found, Block):
+                self._hand_over(seq)
+                way = Way.REPLAY if found.source == 1 else Way.LIVE
+                await self._block(found.message, way, at_ns, len(payload))
+            else:
+                self._heights.told(found.height, now, at_ns)
+        if len(self._seen) > _MOST_SEEN:
+            self._hand_over(seq)
+
+    async def _fetched(self, run: Run, seq: int, height: int) -> None:
+        """Track what backfill brought: a block, or reveals of `height`."""
+        reveals = []
+        for _, payload in split_frames(run.frames):
+            event = decode(payload)
+            if event is None:
+                continue
+            if event.kind is Kind.DIRECTORY_BLOCK_COMMIT:
+                self._hand_over(seq)
+                await self._block(event.member, Way.API, run.received_ns, len(payload))
+            elif event.kind is Kind.ENTRY_REVEAL:
+                reveals.append(event.member)
+        if reveals:
+            self._receipts.recovered(height, reveals)
+
+    def _hand_over(self, seq: int) -> None:
+        """Hand over what was seen so far: a block is to be accounted for with all before it."""
+        if self._seen:
+            self._receipts.saw(seq, self._seen)
+            self._seen = []
+
+    async def _block(self, message: DirectoryBlockCommit, way: Way, at_ns: int, size: int) -> None:
+        header = message.directoryBlock.header
+        height = header.blockHeight
+        below = self._heights.links_below(height)
+        if size > _LARGE_BYTES:
+            found = await asyncio.to_thread(verify, message, below)
+        else:
+            found = verify(message, below)
+        now = time.monotonic()
+        judged = self._heights.block(height, found, header.previousKeyMerkleRoot, way, now, at_ns)
+        self._metrics.block_judged(judged.verdict)
+        if judged.verdict is Verdict.ADOPTED:
+            self._receipts.forget()
+        if judged.verdict in _ACCOUNTED:
+            self._receipts.block(
+                message,
+                message.directoryBlock.keyMerkleRoot,
+                links_verified=height in judged.linked,
+                way=way,
+                now=now,
+                at_ns=at_ns,
+            )
+        for each in judged.linked:
+            self._receipts.linked(each)
+
+    # What comes of it
+
+    async def _commit(self, now: float, at_ns: int) -> None:
+        signals, items = self._heights.take()
+        derived = self._receipts.take()
+        self._items |= items
+        self._items |= derived.items
+        runs = self._runs(signals, derived, at_ns)
+        due = now - self._committed_at >= _COMMIT_SECONDS
+        if not runs and not (due and (self._items or self._read > self._committed)):
+            return
         while True:
             try:
-                await self._journal.advance(READER, seq, heights.to_bytes(), alerts)
+                await self._journal.advance(READER, self._read, runs, self._items)
             except StorageFull as error:
                 self._metrics.storage_refused(error)
                 await asyncio.sleep(self._retry_seconds)
             else:
-                return
+                break
+        self._items = {}
+        self._committed, self._committed_at = self._read, now
+        self._tell()
+
+    def _runs(self, signals: list[Signal], derived: Derived, at_ns: int) -> list[Run]:
+        runs = []
+        for signal in signals:
+            alert = alert_of(self._network, signal)
+            self._metrics.alerted(signal.trouble, signal.status)
+            _say(signal, alert.detail)
+            runs.append(own_run(Kind.GAP_ALERT, alert.SerializeToString(), at_ns))
+        for (way, height), recovered in groupby(derived.recovered, key=itemgetter(0, 1)):
+            frames = [frame(payload) for _, _, payload in recovered]
+            # Out of a block of the feed, or of one that was fetched: consumers are told which.
+            peer = f"{API_PEER}/{height}" if way is Way.API else _OWN_PEER
+            runs.append(Run(peer, at_ns, len(frames), b"".join(frames)))
+            self._metrics.recovered(way, len(frames))
+        runs += [
+            own_run(Kind.BLOCK_RECEIPT, receipt.SerializeToString(), at_ns)
+            for receipt in derived.receipts
+        ]
+        return runs
+
+    def _item(self, name: str) -> bytes | None:
+        return self._items[name] if name in self._items else self._journal.item(READER, name)
 
     def _tell(self) -> None:
         heights = self._heights
-        self._metrics.heights(len(heights.gaps), heights.missing, heights.highest)
+        self._metrics.heights(len(heights.open_gaps()), heights.missing, heights.highest)
 
-    def _signal(self, signal: Signal) -> None:
-        match signal:
-            case GapOpened(gap):
-                self._metrics.gap_signal("opened")
-                _log.warning("gap opened", first=gap.first, last=gap.last)
-            case GapResolved(gap):
-                self._metrics.gap_signal("resolved")
-                _log.info("gap resolved", first=gap.first, last=gap.last)
-            case _:
-                self._metrics.gap_signal("jump-refused")
-                _log.warning("height too far ahead", height=signal.height, highest=signal.highest)
+
+def _say(signal: Signal, detail: str) -> None:
+    tell = _log.info if signal.status is Status.RESOLVED else _log.warning
+    tell(
+        f"{signal.trouble} {signal.status}",
+        first=signal.first,
+        last=signal.last,
+        missing=signal.count,
+        cause=signal.cause.value,
+        detail=detail,
+    )

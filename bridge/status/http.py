@@ -6,8 +6,9 @@ would only make it worse. `/readyz` tells the truth: 503 unless every part works
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -19,10 +20,12 @@ from bridge.errors import PortInUse
 from bridge.health import Health
 from bridge.metrics import Metrics
 from bridge.settings import StatusSettings
+from bridge.status.limits import Connections
 
 __all__ = ["open_status"]
 
-_HEAD_BYTES = 8_192
+_HEAD_BYTES, _HEADERS = 8_192, 64
+_BODY_BYTES = 1_024
 _LOCAL_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,37 +67,71 @@ def _guard(settings: StatusSettings) -> Middleware:
     return guard
 
 
+def _timed(connections: Connections) -> Middleware:
+    """Say when a request came whole. One with a body is timed to its answer's end."""
+
+    @web.middleware
+    async def timed(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.body_exists:
+            connections.answering(request.transport)
+        try:
+            return await handler(request)
+        finally:
+            connections.answered(request.transport)
+
+    return timed
+
+
 @asynccontextmanager
 async def open_status(
-    settings: StatusSettings, health: Health, metrics: Metrics
+    settings: StatusSettings,
+    health: Health,
+    metrics: Metrics,
+    routes: Sequence[Callable[[web.Application], None]] = (),
 ) -> AsyncIterator[int]:
-    """Serve, and yield the port.
+    """Serve, and yield the port. Each of `routes` adds pages; the guard and the bounds are theirs.
 
     Raises:
         PortInUse: the address cannot be bound.
     """
     pages = _Pages(health, metrics)
-    app = web.Application(middlewares=[_guard(settings)])
+    connections = Connections(settings, metrics)
+    app = web.Application(
+        middlewares=[_timed(connections), _guard(settings)], client_max_size=_BODY_BYTES
+    )
     app.router.add_get("/healthz", pages.healthz)
     app.router.add_get("/readyz", pages.readyz)
     app.router.add_get("/metrics", pages.metrics)
+    for add in routes:
+        add(app)
     runner = web.AppRunner(
         app,
         access_log=None,
         shutdown_timeout=1,
+        lingering_time=0,
+        auto_decompress=False,
         max_line_size=_HEAD_BYTES,
         max_field_size=_HEAD_BYTES,
+        max_headers=_HEADERS,
     )
     await runner.setup()
-    site = web.TCPSite(runner, settings.host, settings.port)
+    assert runner.server is not None
+    loop = asyncio.get_running_loop()
     try:
         try:
-            await site.start()
+            server = await loop.create_server(
+                connections.factory(runner.server), settings.host, settings.port
+            )
         except OSError as error:
             raise PortInUse(
                 f"cannot serve the status on {settings.host}:{settings.port}"
                 f" (BRIDGE_STATUS__PORT): {error.strerror or error}"
             ) from error
-        yield runner.addresses[0][1]
+        watching = asyncio.create_task(connections.watch())
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            watching.cancel()
     finally:
         await runner.cleanup()

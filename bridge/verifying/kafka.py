@@ -43,13 +43,16 @@ class _Topics:
         self._other = other
         self._seconds = seconds
 
-    async def read(self, kind: Kind) -> AsyncGenerator[Published, None]:
+    async def read(self, kind: Kind, since_ns: int = 0) -> AsyncGenerator[Published, None]:
         """See `Source`: partitions side by side."""
         topic, consumer = self._routes.topics[kind], self._consumer
         places = [TopicPartition(topic, number) for number in range(self._partitions[topic])]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
+        if since_ns:
+            await self._seek(places, since_ns, ends)
+        else:
+            await consumer.seek_to_beginning(*places)
         at = {place: await self._position(place) for place in places}
         while any(at[place] < ends[place] for place in places):
             async with asyncio.timeout(self._seconds):
@@ -64,6 +67,13 @@ class _Topics:
                     if record.offset < ends[place]:
                         left = sum(max(ends[each] - at[each], 0) for each in places)
                         yield _published(record, left)
+
+    async def _seek(
+        self, places: list[TopicPartition], since_ns: int, ends: dict[TopicPartition, int]
+    ) -> None:
+        wanted = dict.fromkeys(places, since_ns // 1_000_000)
+        for place, found in (await self._consumer.offsets_for_times(wanted)).items():
+            self._consumer.seek(place, ends[place] if found is None else found.offset)
 
     async def _position(self, place: TopicPartition) -> int:
         async with asyncio.timeout(self._seconds):
@@ -97,7 +107,8 @@ def _published(record: Any, left: int) -> Published:
         if name == "content-type" or name.startswith("ce_")
     }
     place = f"{record.topic} at {record.partition}/{record.offset}"
-    return Published(place, left, attributes, record.value or b"")
+    where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    return Published(place, left, attributes, record.value or b"", where)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
 import nats.errors
@@ -39,12 +40,14 @@ class _Stream:
         self._seconds = settings.timeout_seconds
         self._routes = routes
 
-    async def read(self, kind: Kind) -> AsyncGenerator[Published, None]:
+    async def read(self, kind: Kind, since_ns: int = 0) -> AsyncGenerator[Published, None]:
         """See `Source`."""
         last = (await self._jetstream.stream_info(self._stream)).state.last_seq
         topic = self._routes.topics[kind]
+        since = datetime.fromtimestamp(since_ns / 1e9, UTC) if since_ns else None
         config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.ALL,
+            deliver_policy=DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL,
+            opt_start_time=since,
             ack_policy=AckPolicy.NONE,
             mem_storage=True,
             filter_subjects=[topic, f"{topic}.>"],
@@ -64,8 +67,14 @@ class _Stream:
                         for name, value in (message.headers or {}).items()
                         if name.startswith("ce-")
                     }
-                    place = f"{message.subject} at {told.sequence.stream}"
-                    yield Published(place, left, attributes, message.data)
+                    number = told.sequence.stream
+                    place = f"{message.subject} at {number}"
+                    where = {
+                        "stream": self._stream,
+                        "subject": message.subject,
+                        "sequence": number,
+                    }
+                    yield Published(place, left, attributes, message.data, where)
         finally:
             await subscription.unsubscribe()
 

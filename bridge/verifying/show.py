@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from typing import Literal
 
 from rich.console import Console
@@ -12,15 +11,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bridge.app import routes_of
 from bridge.core.completeness import Completeness, Result
 from bridge.core.routing import ChainFilter
-from bridge.errors import DecodeError, SinkUnavailable, UsageError
+from bridge.errors import DecodeError, UsageError
 from bridge.model import Kind
 from bridge.settings import Settings
+from bridge.verifying.brokers import brokers
 from bridge.verifying.data import Data
-from bridge.verifying.kafka import open_topics
-from bridge.verifying.nats import open_stream
 from bridge.verifying.source import Published, Source
 
 __all__ = ["verify_published"]
@@ -52,7 +49,7 @@ async def verify_published(
     if _BLOCKS in settings.off:
         raise UsageError("directory blocks are switched off (BRIDGE_OFF): nothing can be proven")
     complete = True
-    for opening in _sources(settings, sink):
+    for opening in brokers(settings, sink).values():
         async with opening as source:
             with Progress(
                 TextColumn("{task.description}"),
@@ -67,34 +64,6 @@ async def verify_published(
         _show(source.name, result, out)
         complete &= result.complete
     return complete
-
-
-def _sources(settings: Settings, sink: str | None) -> list[AbstractAsyncContextManager[Source]]:
-    routes, found = routes_of(settings), dict[str, AbstractAsyncContextManager[Source]]()
-    if settings.kafka.bootstrap_servers:
-        found["kafka"] = open_topics(settings.kafka, routes)
-    if settings.nats.servers:
-        found["nats"] = open_stream(settings.nats, routes)
-    elif settings.embeds_nats and sink != "kafka":
-        url = _embedded_url(settings)
-        nats = settings.nats.model_copy(update={"servers": (url,)})
-        found["nats"] = open_stream(nats, routes)
-    if sink is None:
-        return list(found.values())
-    if sink not in found:
-        raise UsageError(f"the settings name no {sink}")
-    return [found[sink]]
-
-
-def _embedded_url(settings: Settings) -> str:
-    path = settings.journal.dir / "ports.json"
-    try:
-        port: int = json.loads(path.read_text(encoding="utf-8"))["nats"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SinkUnavailable(
-            f"no broker is configured, and no bridge with an embedded one is known from {path}"
-        ) from error
-    return f"nats://{settings.embedded.host}:{port}"
 
 
 class _Verifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from bridge.model import Kind
@@ -20,6 +21,8 @@ class Published(NamedTuple):
     attributes: Mapping[str, str]
     """CloudEvents attributes by their names."""
     data: bytes
+    where: Mapping[str, str | int] = MappingProxyType({})
+    """The parts of `place` by name: topic, partition, offset; or stream, subject, sequence."""
 
 
 class Source(Protocol):
@@ -30,8 +33,11 @@ class Source(Protocol):
         """`kafka` or `nats`."""
         ...
 
-    def read(self, kind: Kind) -> AsyncGenerator[Published, None]:
-        """Yield the messages of `kind` that are there now, in their order."""
+    def read(self, kind: Kind, since_ns: int = 0) -> AsyncGenerator[Published, None]:
+        """Yield the messages of `kind` that are there now, in their order.
+
+        Only those that the broker stored at `since_ns` (nanoseconds since 1970) or later.
+        """
         ...
 
     async def fetch(self, reference: str) -> bytes:

@@ -52,7 +52,12 @@ async def _redeemed(read: Read, url: str) -> Read:
 
 
 async def replayed(
-    capture: Capture, folder: Path, kafka: KafkaBroker, nats: NatsBroker, **environ: str
+    capture: Capture,
+    folder: Path,
+    kafka: KafkaBroker,
+    nats: NatsBroker,
+    has_gap: bool = False,
+    **environ: str,
 ) -> Published:
     """Play `capture` over its own transport, wait until all is published, and read it back."""
     name = f"{capture.name}{'-'.join(environ.values())}"
@@ -61,6 +66,7 @@ async def replayed(
         "BRIDGE_NATS__STREAM": name,
         "BRIDGE_NATS__SERVERS": nats.url,
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "BRIDGE_TRACKER__GRACE_SECONDS": "0.5",
     }
     events = len(capture.events())
     bridge = BridgeProcess(folder, environ)
@@ -71,7 +77,11 @@ async def replayed(
 
         def published() -> bool:
             metrics = bridge.metrics()
-            return metrics.accepted >= events and metrics.longest_lag == 0
+            return (
+                metrics.accepted >= events
+                and metrics.longest_lag == 0
+                and metrics.total("bridge_gaps_open") == has_gap
+            )
 
         await asyncio.to_thread(bridge.wait_for, published, _SECONDS, "publish the recording")
         refused = bridge.metrics().by("bridge_refused_total", "reason")

@@ -1,4 +1,4 @@
-"""A NATS server comes back with an older store: what it lost is sent again, and told once."""
+"""A broker comes back with an older store: what it lost is sent again, and told once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.bench.maker import Maker
+from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.support.bridge_process import BridgeProcess
-from tests.support.consumers import read_stream
+from tests.support.consumers import read_stream, read_topics
 
 pytestmark = pytest.mark.brokers
 
@@ -60,3 +61,57 @@ async def test_a_store_that_was_set_back_is_made_whole_again(
     assert [message.seq for message in found] == list(range(1, len(first + second) + 2))
     assert [message.kind for message in found].count("gap-alert") == 1
     assert b'"TYPE_SINK_REGRESSED"' in found[-1].data
+
+
+async def test_topics_that_were_set_back_are_made_whole_again(tmp_path: Path) -> None:
+    maker = Maker(6)
+    first = [maker.commit() for _ in range(200)]
+    second = [maker.mix() for _ in range(200)] + [maker.minute() for _ in range(9)]
+    broker = KafkaBroker(tmp_path / "kafka")
+    data, copy = tmp_path / "kafka" / "data", tmp_path / "copy"
+    await asyncio.to_thread(broker.start)
+    try:
+        environ = {"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap}
+        with BridgeProcess(tmp_path / "bridge", environ) as bridge:
+            await asyncio.to_thread(bridge.wait_ready)
+            _, writer = await asyncio.open_connection("127.0.0.1", bridge.feed_port)
+            writer.write(b"".join(first))
+            await bridge.delivered(len(first))
+            await asyncio.to_thread(broker.stop)
+            shutil.copytree(data, copy)
+            await asyncio.to_thread(broker.start)
+            await asyncio.to_thread(bridge.wait_ready)
+            writer.write(b"".join(second))
+            await bridge.delivered(len(first + second))
+            expected = await _published(broker)
+
+            await asyncio.to_thread(broker.stop)
+            shutil.rmtree(data)
+            shutil.copytree(copy, data)
+            await asyncio.to_thread(broker.start)
+            # One that was away for a moment only is noticed with the next event, or in a minute.
+            third = [maker.chain_commit()]
+            writer.write(b"".join(third))
+
+            def told() -> bool:
+                return bridge.metrics().total("bridge_sink_regressed_total", sink="kafka") == 1
+
+            await asyncio.to_thread(bridge.wait_for, told, 30, "notice the loss")
+            await bridge.delivered(len(first + second + third))
+            writer.close()
+            await asyncio.to_thread(bridge.stop)
+        found = await _published(broker)
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+    alerts = found.pop("factom.gap-alert")
+    assert expected.pop("factom.gap-alert", []) == []
+    assert len(found["factom.chain-commit"]) == len(expected["factom.chain-commit"]) + 1
+    found["factom.chain-commit"].pop()
+    assert found == expected, "each topic holds what it held, in order, and nothing twice"
+    assert len(alerts) == 1
+
+
+async def _published(broker: KafkaBroker) -> dict[str, list[str]]:
+    topics = await read_topics(broker.bootstrap, "factom")
+    return {topic: [message.id for message in messages] for topic, messages in topics.items()}

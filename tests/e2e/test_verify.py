@@ -184,7 +184,7 @@ def test_brokers_that_are_away_and_what_makes_no_sense_have_their_exit_codes(
 class _NoSource:
     name = "none"
 
-    def read(self, kind: Kind) -> AsyncGenerator[Published, None]:
+    def read(self, kind: Kind, since_ns: int = 0) -> AsyncGenerator[Published, None]:
         raise AssertionError
 
     async def fetch(self, reference: str) -> bytes:

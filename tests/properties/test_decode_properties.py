@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 
 from bridge.core.decode import decode
 from bridge.core.framing import frame
-from bridge.core.peek import block_height
+from bridge.core.peek import Block, peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter, Routes
 from bridge.errors import DecodeError
@@ -54,12 +54,9 @@ def hold_to_the_promise(payload: bytes) -> None:
         assert event is None or isinstance(event.kind, Kind)
     if event is not None and event.kind is Kind.DIRECTORY_BLOCK_COMMIT:
         # What is passed over here is no envelope that a node writes: see test_peek.
-        assert block_height(payload) in {
-            None,
-            (event.member.directoryBlock.header.blockHeight, event.source == 1),
-        }
+        assert peek(payload) in (None, Block(event.member, event.source))
     else:
-        assert block_height(payload) is None
+        assert not isinstance(peek(payload), Block)
     group = Group(1, 1, (Run("tcp/1", 5, 1, frame(payload)),))
     for renderer in RENDERERS:
         rendered = renderer.render(group)

@@ -33,7 +33,7 @@ class JournalAgainstList(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="journal-model-"))
         self.kept: list[bytes] = []
         self.positions = dict.fromkeys(READERS, 0)
-        self.state: bytes | None = None
+        self.items: dict[str, bytes] = {}
         self.oldest = 1
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -66,12 +66,19 @@ class JournalAgainstList(RuleBasedStateMachine):
         self.journal.checkpoint(reader, seq)
         self.positions[reader] = seq
 
-    @rule(part=st.floats(0, 1), state=st.binary(max_size=5), batches=runs_of_payloads)
-    def derive(self, part: float, state: bytes, batches: list[list[bytes]]) -> None:
+    @rule(
+        part=st.floats(0, 1),
+        items=st.dictionaries(st.sampled_from("abc"), st.none() | st.binary(max_size=5)),
+        batches=runs_of_payloads,
+    )
+    def derive(
+        self, part: float, items: dict[str, bytes | None], batches: list[list[bytes]]
+    ) -> None:
         self.confirm("two", part)
         seq = self.positions["two"]
-        self.do(self.journal.advance("two", seq, state, self.runs(batches)))
-        self.state = state
+        self.do(self.journal.advance("two", seq, self.runs(batches), items))
+        changed = {**self.items, **items}
+        self.items = {name: value for name, value in changed.items() if value is not None}
 
     @rule()
     def reopen(self) -> None:
@@ -100,7 +107,7 @@ class JournalAgainstList(RuleBasedStateMachine):
         journal = self.journal
         assert journal.head == len(self.kept)
         assert {name: journal.position(name) for name in READERS} == self.positions
-        assert journal.state("two") == self.state
+        assert dict(journal.items("two")) == self.items
         groups = self.do(journal.read(0, 1 << 40))
         found = [(r.seq, r.payload) for group in groups for r in records(group)]
         assert found == list(enumerate(self.kept, 1))[self.oldest - 1 :]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.receivers.gate import AllowList, ConnectionGate
+from bridge.receivers.gate import AllowList, ConnectionGate, Pace
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,13 @@ def test_a_gate_forgets_addresses_that_left() -> None:
         assert door.enter(f"10.0.0.{number}") is None
         door.leave(f"10.0.0.{number}")
     assert (door.open, len(door._open)) == (0, 0)
+
+
+def test_a_pace_lets_a_number_through_in_any_such_time() -> None:
+    now = [50.0]
+    pace = Pace(2, 10, lambda: now[0])
+    assert [pace.passes() for _ in range(3)] == [True, True, False]
+    now[0] += 9
+    assert not pace.passes()
+    now[0] += 1
+    assert [pace.passes() for _ in range(3)] == [True, True, False]

@@ -121,12 +121,15 @@ async def test_records_epoch_checkpoints_and_state_survive_reopening(tmp_path: P
         journal.register(["kafka", "tracker"])
         await fill(journal, 3)
         journal.checkpoint("kafka", 2)
-        await journal.advance("tracker", 3, b"state", [numbered(4)])
+        await journal.advance("tracker", 3, [numbered(4)], {"b": b"state", "a": b"", "c": b"gone"})
+        await journal.advance("tracker", 3, [], {"c": None, "d": None})
     async with opened(tmp_path) as journal:
         assert (journal.head, journal.epoch) == (4, epoch)
         assert held(await journal.read(0, EVERYTHING)) == right(1, 4)
         assert (journal.position("kafka"), journal.position("tracker")) == (2, 3)
-        assert (journal.state("tracker"), journal.state("kafka")) == (b"state", None)
+        assert journal.items("tracker") == [("a", b""), ("b", b"state")]
+        assert (journal.item("tracker", "b"), journal.item("tracker", "c")) == (b"state", None)
+        assert journal.items("kafka") == []
         assert journal.position("new") == 0
 
 
@@ -161,22 +164,22 @@ async def test_derived_records_state_and_checkpoint_are_one_transaction(tmp_path
     async with opened(tmp_path / "journal") as journal:
         journal.register(["tracker"])
         await fill(journal, 2)
-        await journal.advance("tracker", 1, b"one", [])
+        await journal.advance("tracker", 1, [], {"a": b"one"})
         journal._writer.set_authorizer(_no_state)
         with pytest.raises(BridgeError):
-            await journal.advance("tracker", 2, b"two", [numbered(3)])
+            await journal.advance("tracker", 2, [numbered(3)], {"a": b"two", "b": b"two"})
         journal._writer.set_authorizer(None)
         assert (journal.head, journal.position("tracker")) == (2, 1)
-        assert journal.state("tracker") == b"one"
+        assert journal.items("tracker") == [("a", b"one")]
         await fill(journal, 1)
     async with opened(tmp_path / "journal") as journal:
         assert held(await journal.read(0, EVERYTHING)) == right(1, 3)
-        assert (journal.position("tracker"), journal.state("tracker")) == (1, b"one")
+        assert (journal.position("tracker"), journal.items("tracker")) == (1, [("a", b"one")])
 
 
 def _no_state(action: int, table: str | None, *others: str | None) -> int:
     writes = action in {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE}
-    return apsw.SQLITE_DENY if writes and table == "readers" else apsw.SQLITE_OK
+    return apsw.SQLITE_DENY if writes and table == "items" else apsw.SQLITE_OK
 
 
 # Trimming
@@ -288,7 +291,7 @@ async def test_at_the_cap_nothing_is_deleted_that_was_not_delivered(tmp_path: Pa
             await journal.append([numbered(full + 1)])
         assert (journal.head, await first_kept(journal)) == (full, 1)
         # What is derived has room kept for it.
-        await journal.advance("a", 1, b"state", [numbered(full + 1)])
+        await journal.advance("a", 1, [numbered(full + 1)], {"state": b"state"})
         journal.checkpoint("a", 8)
         await journal.flush()
         await journal.append([numbered(full + 2)])
@@ -448,14 +451,14 @@ async def test_an_advance_whose_waiter_is_cancelled_is_not_undone_by_the_next_co
     async with opened(tmp_path) as journal:
         journal.register(["tracker"])
         await fill(journal, 3)
-        advancing = asyncio.create_task(journal.advance("tracker", 3, b"state", [numbered(4)]))
+        advancing = asyncio.create_task(journal.advance("tracker", 3, [numbered(4)], {"a": b"b"}))
         await asyncio.sleep(0)
         advancing.cancel()
         await asyncio.gather(advancing, return_exceptions=True)
         await fill(journal, 1)
         await journal.flush()
     async with opened(tmp_path) as journal:
-        assert (journal.position("tracker"), journal.state("tracker")) == (3, b"state")
+        assert (journal.position("tracker"), journal.items("tracker")) == (3, [("a", b"b")])
         assert [seq for seq, _ in held(await journal.read(0, EVERYTHING))] == [1, 2, 3, 4, 5]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import zlib
 from collections import Counter
@@ -12,13 +13,12 @@ import pytest
 from cramjam import zstd
 from hypothesis import given, settings, strategies as st
 
-from bridge.errors import UsageError
+from bridge.errors import RecordingDamaged, RecordingUnwritable, UsageError
 from bridge.recording import (
     FileReader,
     FileWriter,
     FolderReader,
     Record,
-    RecordingDamaged,
     Transport,
     What,
     import_folder,
@@ -214,14 +214,14 @@ def test_a_full_disk_is_told_and_what_was_written_stays_readable(tmp_path: Path)
     path = tmp_path / "feed.rec"
     records = [Record(n, 1, TCP, What.READ, struct.pack("<Q", n) * 100) for n in range(100)]
     with (
-        pytest.raises(OSError, match="readable up to") as caught,
+        pytest.raises(RecordingUnwritable, match="readable up to") as caught,
         files_grow_to(1_500),
         FileWriter(path) as file,
     ):
         for record in records:
             file.add(record)
             file.flush()
-    assert caught.value.errno == errno.EFBIG
+    assert os.strerror(errno.EFBIG) in str(caught.value)
     found: list[Record] = []
     with pytest.raises(RecordingDamaged, match="not ended; 0 bytes"):
         found.extend(FileReader(path))
@@ -279,3 +279,19 @@ def test_a_damaged_folder_is_told_after_what_is_before(line: bytes, tmp_path: Pa
     with pytest.raises(RecordingDamaged, match=r"part0-conn-00\.jsonl"):
         found.extend(FolderReader(tmp_path))
     assert [record.data for record in found] == [b"ab"]
+
+
+def test_a_disk_that_has_no_room_for_the_first_bytes_keeps_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "feed.rec"
+    with files_grow_to(0), pytest.raises(RecordingUnwritable, match="its 0 bytes"):
+        FileWriter(path)
+    assert not path.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_told_as_damage(tmp_path: Path) -> None:
+    (tmp_path / "part0-conn-00.jsonl").write_bytes(b'{"t": 1, "n": 1}\n')
+    with pytest.raises(RecordingDamaged, match=r"part0-conn-00\.bin"):
+        list(FolderReader(tmp_path))
+    (tmp_path / "part0-conn-00.bin").mkdir()
+    with pytest.raises(RecordingDamaged, match="directory"):
+        list(FolderReader(tmp_path))

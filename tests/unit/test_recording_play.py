@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import struct
 from collections import Counter
@@ -11,9 +12,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
+from rich.console import Console
 
 from bridge.core.framing import frame, split_frames
-from bridge.errors import UsageError
+from bridge.errors import (
+    PortInUse,
+    ReceiverUnavailable,
+    RecordingDamaged,
+    RecordingUnwritable,
+    UsageError,
+)
 from bridge.recording import (
     Faults,
     FileReader,
@@ -21,7 +30,6 @@ from bridge.recording import (
     Player,
     Record,
     Recorder,
-    RecordingDamaged,
     Transport,
     What,
     open_recorder,
@@ -31,7 +39,8 @@ from bridge.recording.faults import Fault, FaultPlan
 from bridge.recording.frames import datagrams
 from bridge.recording.line import Address
 from bridge.recording.play import AS_FAST_AS_POSSIBLE
-from bridge.recording.shown import parse_speed
+from bridge.recording.record import Recorded
+from bridge.recording.shown import parse_speed, record_shown
 from bridge.settings import FeedSettings
 from tests.support.captures import CAPTURES, Capture, find_capture
 from tests.support.recordings import datagrams_of, encoded, files_grow_to, streams_of
@@ -249,18 +258,57 @@ async def test_a_recorder_whose_disk_is_full_says_so_and_goes_no_further(tmp_pat
                 socket.create_connection(("127.0.0.1", recorder.port)) as peer,
             ):
                 peer.sendall(b"".join(FRAMES))
-                with pytest.raises(OSError, match="readable"):
+                with pytest.raises(RecordingUnwritable, match="readable"):
                     await asyncio.wait_for(recorder.failed, 5)
     with pytest.raises(RecordingDamaged, match="not ended"):
         list(FileReader(path))
 
 
+def test_connections_that_are_gone_at_once_are_counted(tmp_path: Path) -> None:
+    """On uvloop, as the command runs: there nobody can tell any more whose they were."""
+    errors: list[object] = []
+
+    def come_and_go(port: int) -> None:
+        for _ in range(50):
+            with socket.create_connection(("127.0.0.1", port)) as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def record() -> Recorded:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, told: errors.append(told))
+        with FileWriter(tmp_path / "feed.rec") as file:
+            async with open_recorder(ANY_PORT, file) as recorder:
+                # The loop stands still meanwhile: all have gone before it sees the first.
+                come_and_go(recorder.port)
+                told = recorder.recorded
+                await until(lambda: told.gone == 50)
+                return told
+
+    told = uvloop.run(record())
+    assert errors == []
+    assert (told.peers, told.refused) == (0, 0)
+
+
+async def test_nothing_is_left_behind_where_the_port_is_taken(tmp_path: Path) -> None:
+    path, console = tmp_path / "feed.rec", Console(file=io.StringIO())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = FeedSettings(port=taken.getsockname()[1])
+        with pytest.raises(PortInUse):
+            await record_shown(path, settings, asyncio.Event(), console)
+    assert not path.exists()
+
+
+async def test_a_name_that_is_none_is_a_receiver_that_is_not_there() -> None:
+    with pytest.raises(ReceiverUnavailable):
+        await fast(Address("a" * 64 + ".example", 1)).play(a_connection([FRAMES[1]]))
+
+
 @pytest.mark.parametrize("transport", Transport)
-async def test_nobody_who_listens_is_a_connection_error(transport: Transport) -> None:
+async def test_nobody_who_listens_is_told(transport: Transport) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as free:
         free.bind(("127.0.0.1", 0))
         to = Address("127.0.0.1", free.getsockname()[1])
-        with pytest.raises(ConnectionError, match="nobody listens"):
+        with pytest.raises(ReceiverUnavailable, match="nobody listens"):
             await fast(to, transport).play(a_connection([FRAMES[1]]))
 
 
@@ -371,7 +419,10 @@ def test_faults_that_are_none_are_refused(text: str) -> None:
         Faults.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "8040", "host", "host:", "host:0", "host:70000", ":1", "h:²"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "8040", "host", "host:", "host:0", "host:70000", ":1", "h:²", f"host:{'1' * 5_000}"],
+)
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         Address.parse(text)

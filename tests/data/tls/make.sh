@@ -16,6 +16,7 @@ authority() {
         -addext "keyUsage=critical,keyCertSign,cRLSign" -out "$1.pem"
 }
 
+# signed NAME AUTHORITY SAN
 signed() {
     key "$1"
     openssl req -new -key "$work/$1.key" -subj "/CN=$1" -out "$work/$1.csr"
@@ -23,11 +24,11 @@ signed() {
 basicConstraints=critical,CA:FALSE
 keyUsage=critical,digitalSignature
 extendedKeyUsage=serverAuth,clientAuth
-subjectAltName=IP:127.0.0.1,DNS:localhost
+subjectAltName=$3
 subjectKeyIdentifier=hash
 authorityKeyIdentifier=keyid
 END
-    openssl x509 -req -in "$work/$1.csr" -CA authority.pem -CAkey "$work/authority.key" \
+    openssl x509 -req -in "$work/$1.csr" -CA "$2.pem" -CAkey "$work/$2.key" \
         -CAcreateserial -CAserial "$work/serial" -days $days -extfile "$work/$1.ext" \
         -out "$work/$1.crt"
     cat "$work/$1.key" "$work/$1.crt" >"$1.pem"
@@ -35,5 +36,7 @@ END
 
 authority authority
 authority stranger
-signed server
-signed client
+signed server authority IP:127.0.0.1,DNS:localhost
+signed client authority IP:127.0.0.1,DNS:localhost
+signed sender authority DNS:Node-1.Example,URI:spiffe://factom/node/1
+signed intruder stranger DNS:node-1.example,URI:spiffe://factom/node/1

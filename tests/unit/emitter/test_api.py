@@ -16,12 +16,15 @@ from bridge.core.binary.credits import CreditBlock
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
+from bridge.core.hashing import sha256
 from bridge.core.rebuild import RawHeight, rebuild
+from bridge.emitter.anchors import in_bitcoin, in_ethereum
 from bridge.emitter.api import Api, Minute, serve_api
 from bridge.emitter.archive import Archive
-from bridge.emitter.block import Block, Load, anchor
+from bridge.emitter.block import Block, Load
 from bridge.emitter.chain import Chain
 from bridge.emitter.config import Broadcast
+from bridge.emitter.counters import DROPPED, NOT_SENT, Counters
 from bridge.emitter.mapping import Mapper
 from bridge.errors import PortInUse
 from tests.support.captures import find_capture
@@ -184,15 +187,53 @@ def test_anchors_of_a_height_and_of_an_entry() -> None:
     archive, blocks = archived(4)
     client = Client(archive)
     assert client.result("anchors", height=2)["bitcoin"] is False
-    record = anchor(blocks[2], START)
+    record = in_bitcoin(blocks[2], START)
     archive.anchor(record)
     told = client.result("anchors", height=2)
     assert told["bitcoin"] == {
         "transactionhash": record.btc_tx_hash.hex(),
         "blockhash": record.btc_block_hash.hex(),
     }
+    assert told["ethereum"] is False
     assert client.result("anchors", hash=blocks[2].entries[0].hash().hex()) == told
     assert client.error("anchors", height=4)["code"] == -32008
+    # Source: factomd, HandleV2Anchors: with neither of the two, and nowhere else, an error.
+    assert client.error("anchors")["code"] == -32602
+
+
+@pytest.mark.parametrize("height", range(7))
+def test_a_window_in_ethereum_anchors_each_of_its_blocks_by_a_path_to_its_root(height: int) -> None:
+    """Source: factomd, HandleV2Anchors and BuildMerkleBranch; the names are of its public API."""
+    archive, blocks = archived(8)
+    last = in_ethereum(in_bitcoin(blocks[6], START))
+    archive.anchor(last)
+    told = Client(archive).result("anchors", height=height)
+    assert (told["bitcoin"] is False) == (height != 6)
+    proof = told["ethereum"]
+    assert (proof["dbheightmin"], proof["dbheightmax"]) == (0, 6)
+    assert list(proof) == [
+        *("recordheight", "dbheightmax", "dbheightmin", "windowmr", "merklebranch"),
+        *("contractaddress", "txid", "blockhash", "txindex"),
+    ]
+    reached = told["directoryblockkeymr"]
+    for step in proof["merklebranch"]:
+        assert reached in (step["left"], step["right"])
+        reached = sha256(bytes.fromhex(step["left"] + step["right"])).hex()
+        assert step["top"] == reached
+    assert reached == proof["windowmr"]
+    assert len(proof["merklebranch"]) == 3
+
+
+def test_a_block_after_the_last_window_is_in_none_yet_and_windows_hold_1000_blocks() -> None:
+    archive, blocks = archived(8)
+    archive.anchor(in_ethereum(in_bitcoin(blocks[6], START)))
+    assert Client(archive).result("anchors", height=7)["ethereum"] is False
+    archive, blocks = archived(1_003, first=7)
+    archive.anchor(in_ethereum(in_bitcoin(blocks[1_002], START)))
+    client = Client(archive)
+    assert client.result("anchors", height=9)["ethereum"] is False
+    proof = client.result("anchors", height=10)["ethereum"]
+    assert (proof["dbheightmin"], proof["dbheightmax"]) == (10, 1_009)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +305,9 @@ def test_blocks_before_the_first_are_not_found() -> None:
 
 async def test_over_http_an_error_is_a_400_and_all_is_plain_text() -> None:
     api = Api(archived(2)[0], lambda: AT, lambda first, last: None)
-    async with serve_api(api, 0) as port:
+    counters = Counters()
+    counters.dropped = 3
+    async with serve_api(api, counters, 0) as port:
 
         def post(method: str) -> tuple[int, str, Any]:
             body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": method}).encode()
@@ -288,5 +331,14 @@ async def test_over_http_an_error_is_a_400_and_all_is_plain_text() -> None:
             "error": {"code": -32601, "message": "Method not found"},
         }
         with pytest.raises(PortInUse):
-            async with serve_api(api, port):
+            async with serve_api(api, counters, port):
                 pass
+
+        def metrics() -> list[str]:
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with direct.open(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                text: str = answer.read().decode()
+                return text.splitlines()
+
+        told = await asyncio.to_thread(metrics)
+        assert {f"{DROPPED} 3.0", f"{NOT_SENT} 0.0"} <= set(told)

@@ -12,9 +12,10 @@ from bridge.core.binary.credits import BalanceIncrease, CreditBlock
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
-from bridge.core.hashing import chain_id, chain_id_hash, weld
+from bridge.core.hashing import chain_id, chain_id_hash, merkle_root, weld
 from bridge.core.verify import Verification, verify
-from bridge.emitter.block import Block, Growth, Load, anchor
+from bridge.emitter.anchors import closes_window, in_bitcoin, in_ethereum, path
+from bridge.emitter.block import Block, Growth, Load
 from bridge.emitter.chain import Chain
 from bridge.emitter.config import Broadcast
 from bridge.emitter.mapping import Mapper
@@ -164,12 +165,34 @@ def test_every_25th_block_grants_and_pays_what_the_one_before_granted() -> None:
 
 def test_an_anchor_names_the_block() -> None:
     block = grown(3)[-1].block
-    record = anchor(block, START)
-    hashes = block.directory.hashes()
+    record = in_bitcoin(block, START)
+    root = block.directory.hashes().key_merkle_root
     assert record.block_height == block.height
-    assert record.directory_block_merkle_root == hashes.key_merkle_root
-    assert record.directory_block_hash == hashes.full_hash
+    # Source: factomd, CreateUpdatedDirBlockInfoFromAnchorRecord: both are the key Merkle root.
+    assert record.directory_block_merkle_root == record.directory_block_hash == root
     assert len(record.btc_tx_hash) == len(record.btc_block_hash) == 32
+    # Source: factomd, DirBlockInfo.Init: zero bytes until there is a hash.
+    assert record.ethereum_anchor_record_entry_hash == bytes(32)
+    assert not record.ethereum_confirmed
+
+
+def test_an_anchor_in_ethereum_keeps_what_is_in_bitcoin() -> None:
+    record = in_bitcoin(grown(3)[-1].block, START)
+    both = in_ethereum(record)
+    assert both.ethereum_confirmed
+    assert both.btc_confirmed
+    assert both.ethereum_anchor_record_entry_hash != bytes(32)
+    assert both.btc_tx_hash == record.btc_tx_hash
+    assert [height for height in range(31) if closes_window(height)] == [0, 10, 20, 30]
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_every_path_ends_at_the_merkle_root(count: int) -> None:
+    leaves = [bytes([at]) * 32 for at in range(count)]
+    for at in range(count):
+        steps = list(path(leaves, at))
+        assert not steps or leaves[at] in steps[0][:2]
+        assert ([*(step.top for step in steps)] or leaves)[-1] == merkle_root(leaves)
 
 
 @pytest.mark.parametrize(

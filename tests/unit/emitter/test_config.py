@@ -136,3 +136,10 @@ def test_a_value_means(line: str, flags: dict[str, Any], expected: dict[str, Any
 def test_a_flag_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match="eventfromat"):
         LiveFeedConfig.parse("", eventfromat="json")
+
+
+def test_a_subsection_of_the_name_is_another_section() -> None:
+    """Source: gcfg: `[section "subsection"]`."""
+    conf = '[LiveFeedAPI]\nEnableLiveFeedAPI = true\n[LiveFeedAPI "other"]\nEventFormat = json\n'
+    assert LiveFeedConfig.parse(conf) == LiveFeedConfig(enabled=True)
+    assert LiveFeedConfig.parse(conf + '[Peer "x"]\nEventFormat = json').format == "protobuf"

@@ -1,4 +1,4 @@
-"""The simulated node: order and pace of what it tells, replays, and faults."""
+"""The simulated node: order and pace of what it tells, and replays."""
 
 from __future__ import annotations
 
@@ -8,99 +8,22 @@ from itertools import pairwise
 
 import pytest
 
-from bridge.core.framing import split_frames
 from bridge.core.verify import Links, verify
 from bridge.emitter.archive import Archive
 from bridge.emitter.block import Load
 from bridge.emitter.chain import Chain
 from bridge.emitter.config import Broadcast, LiveFeedConfig
-from bridge.emitter.faults import Dialler, Faults
-from bridge.emitter.line import Line
+from bridge.emitter.faults import Faults
 from bridge.emitter.node import Node, Outlet
-from bridge.emitter.sender import Sender
 from bridge.emitter.simulation import feed_config
 from bridge.errors import UsageError
-from bridge.pb.eventmessages.factomEvents_pb2 import DirectoryBlockCommit, EventSource, FactomEvent
+from bridge.pb.eventmessages.factomEvents_pb2 import (
+    EventSource,
+    FactomEvent,
+)
 from tests.support.captures import find_capture
 from tests.support.waiting import during, until
-
-START = 1_767_225_600_000
-
-
-class Queue(Sender):
-    """A sender that sends nothing and keeps everything."""
-
-    def __init__(self, config: LiveFeedConfig | None = None) -> None:
-        super().__init__(config or LiveFeedConfig(enabled=True))
-        self.events: list[FactomEvent] = []
-        self.waited: list[bool] = []
-
-    def offer(self, event: FactomEvent | bytes, /) -> bool:
-        self._keep([event], waits=False)
-        return True
-
-    async def feed(self, events: Iterable[FactomEvent | bytes]) -> None:
-        self._keep(events, waits=True)
-
-    def _keep(self, events: Iterable[FactomEvent | bytes], *, waits: bool) -> None:
-        for event in events:
-            assert isinstance(event, FactomEvent)
-            self.events.append(event)
-            self.waited.append(waits)
-
-    @property
-    def told(self) -> list[str]:
-        return [told(event) for event in self.events]
-
-    @property
-    def blocks(self) -> list[DirectoryBlockCommit]:
-        return [
-            event.directoryBlockCommit
-            for event in self.events
-            if event.HasField("directoryBlockCommit")
-        ]
-
-    @property
-    def heights(self) -> list[int]:
-        return [block.directoryBlock.header.blockHeight for block in self.blocks]
-
-
-def told(event: FactomEvent) -> str:
-    """Return what `event` is about: its kind, and heights and minutes."""
-    kind = event.WhichOneof("event") or "nothing"
-    match kind:
-        case "directoryBlockCommit":
-            return f"block {event.directoryBlockCommit.directoryBlock.header.blockHeight}"
-        case "directoryBlockAnchor":
-            return f"anchor {event.directoryBlockAnchor.blockHeight}"
-        case "processListEvent":
-            begun = event.processListEvent
-            if begun.HasField("newBlockEvent"):
-                return f"new {begun.newBlockEvent.newBlockHeight}"
-            return f"minute {begun.newMinuteEvent.blockHeight}/{begun.newMinuteEvent.newMinute}"
-    return kind
-
-
-async def ran(
-    blocks: int,
-    *faults: str,
-    config: LiveFeedConfig | None = None,
-    first: int = 0,
-    seed: int = 1,
-    archive: Archive | None = None,
-    load: Load | None = None,
-) -> Queue:
-    queue, chosen = Queue(config), Faults.parse(*faults)
-    node = Node(
-        Chain(seed, first=first, load=load),
-        Outlet(queue, chosen, seed),
-        start=START,
-        block_seconds=0,
-        faults=chosen,
-        archive=archive,
-    )
-    await node.run(blocks)
-    return queue
+from tests.unit.emitter.simulated import START, Queue, ran, told
 
 
 def structure(events: Iterable[str]) -> list[str]:
@@ -157,9 +80,13 @@ async def test_blocks_hold_and_link_and_earlier_ones_are_anchored() -> None:
         assert found.holds
         links = found.links
     assert queue.heights == list(range(1, 31))
-    assert [each for each in queue.told if each.startswith("anchor")] == [
-        f"anchor {height}" for height in range(29)
-    ]
+    anchors = [e.directoryBlockAnchor for e in queue.events if e.HasField("directoryBlockAnchor")]
+    # A block that closes a window changes its record once more: it is in Ethereum then, too.
+    expected = [(height, last) for height in range(29) for last in (False, True)]
+    expected = [(height, last) for height, last in expected if not last or height % 10 == 0]
+    assert [(a.blockHeight, a.ethereumConfirmed) for a in anchors] == expected
+    assert all(anchor.btcConfirmed for anchor in anchors)
+    assert {len(anchor.ethereumAnchorRecordEntryHash) for anchor in anchors} == {32}
 
 
 async def test_a_chain_that_begins_higher_is_told_from_there() -> None:
@@ -239,116 +166,6 @@ async def test_a_replay_sends_blocks_again_whole_and_stops_at_what_is_not_there(
         found = verify(block, links)
         assert found.holds
         links = found.links
-
-
-# Faults
-
-
-async def test_drops_are_a_share() -> None:
-    whole, less = await ran(60), await ran(60, "drop=20%")
-    assert len(less.events) == pytest.approx(0.8 * len(whole.events), rel=0.05)
-
-
-async def test_a_lost_block_is_not_sent_and_all_else_is() -> None:
-    whole, less = (await ran(9)).told, (await ran(9, "lose=4", "lose=6")).told
-    assert [each for each in whole if each not in ("block 4", "block 6")] == less
-
-
-async def test_in_the_dark_nothing_is_sent() -> None:
-    queue = await ran(9, "dark=4+2")
-    assert queue.heights == [1, 2, 3, 6, 7, 8, 9]
-    assert "new 4" not in queue.told
-    assert "minute 5/10" not in queue.told
-    assert "new 6" in queue.told
-
-
-async def test_a_fork_is_the_same_height_with_another_key_that_holds() -> None:
-    queue = await ran(5, "fork=3")
-    assert queue.heights == [1, 2, 3, 3, 4, 5]
-    true, forked = queue.blocks[2:4]
-    assert verify(true).holds
-    assert verify(forked).holds
-    assert true.directoryBlock.keyMerkleRoot != forked.directoryBlock.keyMerkleRoot
-
-
-async def test_forged_heights_and_another_network() -> None:
-    queue = await ran(5, "forge=3,network=4")
-    assert queue.heights == [1, 2, 3, 3 + 2**30, 4, 4, 5]
-    networks = [block.directoryBlock.header.networkID for block in queue.blocks]
-    assert networks.count(0xFA92E5A2) == 1
-    assert networks[5] == 0xFA92E5A2
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["nonsense", "drop", "drop=x", "drop=101", "cut=60,stall=1@41", "stall=3", "dark=3", "lose=-1"],
-)
-def test_faults_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        Faults.parse(text)
-
-
-def test_faults_are_joined_by_commas_or_given_one_by_one() -> None:
-    joined = Faults.parse("drop=2%,stall=3s@1%, lose=7")
-    assert joined == Faults.parse("drop=2", "stall=3@1", "", "lose=7")
-    assert Faults.parse() == Faults()
-
-
-class Ends:
-    """A receiver that keeps the bytes of each connection."""
-
-    def __init__(self) -> None:
-        self.streams: list[bytearray] = []
-
-    async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        stream = bytearray()
-        self.streams.append(stream)
-        while data := await reader.read(65_536):
-            stream += data
-        writer.close()
-
-
-async def halved(fault: str) -> tuple[list[bytes], list[bytearray], Dialler]:
-    """Send frames over a line that has the fault, again where it broke."""
-    ends = Ends()
-    server = await asyncio.start_server(ends.receive, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    config = LiveFeedConfig(enabled=True, port=port)
-    dialler = Dialler(Faults.parse(fault), seed=2)
-    line: Line = await dialler(config)
-    payloads = [bytes([at]) * 50 for at in range(40)]
-    for payload in payloads:
-        while True:
-            try:
-                await line.write(b"\x01")
-                await line.write(len(payload).to_bytes(4, "little") + payload)
-            except ConnectionResetError:
-                line.close()
-                line = await dialler(config)
-            else:
-                break
-    line.close()
-    async with server:
-        await until(lambda: sum(map(len, ends.streams)) >= 55 * len(payloads))
-        await asyncio.sleep(0.05)
-    return payloads, ends.streams, dialler
-
-
-async def test_a_cut_leaves_half_a_frame_and_the_frame_comes_whole_on_the_next_connection() -> None:
-    payloads, streams, dialler = await halved("cut=20")
-    assert dialler.answered
-    assert len(streams) > 3
-    found = []
-    for stream in streams:
-        whole = len(stream) // 55 * 55
-        found += [payload for _, payload in split_frames(bytes(stream[:whole]))]
-    assert found == payloads
-    assert all(len(stream) % 55 for stream in streams[:-1])
-
-
-async def test_a_stall_delays_half_a_frame_and_loses_nothing() -> None:
-    payloads, streams, _ = await halved("stall=0.01@30")
-    assert [payload for _, payload in split_frames(bytes(streams[0]))] == payloads
 
 
 # The command line

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from bridge.core.framing import split_frames
 from bridge.emitter.config import LiveFeedConfig
 from bridge.emitter.counters import DROPPED, NOT_SENT
-from bridge.emitter.sender import Sender, writes
+from bridge.emitter.sender import Sender, Timing, writes
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.unit.emitter.network import Weather, frames, running, settled
 
@@ -132,6 +134,89 @@ async def test_the_full_queue_drops_the_newest() -> None:
     assert (sender.waiting, sender.counters.dropped) == (3, 2)
 
 
+def numbered(thread: int, count: int) -> list[bytes]:
+    return [b"%d %d" % (thread, number) for number in range(count)]
+
+
+def from_threads(sender: Sender, threads: int, count: int) -> list[threading.Thread]:
+    """Start threads that offer so many events each."""
+
+    def offer(thread: int) -> None:
+        for payload in numbered(thread, count):
+            sender.offer(payload)
+
+    started = [threading.Thread(target=offer, args=(each,)) for each in range(threads)]
+    for thread in started:
+        thread.start()
+    return started
+
+
+async def test_events_of_other_threads_are_sent_each_threads_in_its_order() -> None:
+    weather = Weather((0, 100))
+    sender = sender_in(weather, queue_events=100_000)
+    async with running(sender), asyncio.timeout(20):
+        threads = from_threads(sender, threads=4, count=5_000)
+        # The loop's own thread offers as well.
+        for payload in numbered(9, 5_000):
+            sender.offer(payload)
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        await sender.drain()
+        sent = [payload for _, payload in split_frames(weather.connections[0].stream)]
+    for thread_number in (0, 1, 2, 3, 9):
+        mine = [each for each in sent if each.startswith(b"%d " % thread_number)]
+        assert mine == numbered(thread_number, 5_000)
+    assert len(sent) == 25_000
+
+
+async def test_a_sender_that_sleeps_is_woken_by_another_thread_each_time() -> None:
+    weather = Weather((0, 100))
+    sender = sender_in(weather)
+    async with running(sender), asyncio.timeout(20):
+        for number in range(200):
+            await asyncio.to_thread(sender.offer, b"%d" % number)
+            await sender.drain()
+            assert weather.connections[0].stream.endswith(b"%d" % number)
+
+
+async def test_a_full_queue_drops_and_counts_exactly_what_threads_offer_beyond_it() -> None:
+    sender = sender_in(Weather(), queue_events=1_000)
+    for thread in from_threads(sender, threads=4, count=5_000):
+        await asyncio.to_thread(thread.join)
+    assert (sender.waiting, sender.counters.dropped) == (1_000, 19_000)
+
+
+def test_a_thread_may_offer_before_the_loop_runs_and_after_it_is_closed() -> None:
+    weather = Weather((0, 100))
+    sender = sender_in(weather)
+
+    async def run_for_a_while() -> None:
+        async with running(sender):
+            await sender.drain()
+
+    sender.offer(b"before")
+    with asyncio.Runner() as runner:
+        runner.run(run_for_a_while())
+    for thread in from_threads(sender, threads=1, count=3):
+        thread.join()
+    assert weather.connections[0].stream == frames([b"before"])
+    assert sender.waiting == 3
+
+
+async def test_what_a_thread_queues_while_all_is_idle_is_waited_for() -> None:
+    weather = Weather((0, 100))
+    sender = sender_in(weather)
+    async with running(sender):
+        sender.offer(b"first")
+        await sender.drain()
+        (thread,) = from_threads(sender, threads=1, count=10)
+        thread.join()
+        # Nothing has run on the loop since.
+        await sender.drain()
+        assert sender.waiting == 0
+        assert weather.connections[0].stream == frames([b"first", *numbered(0, 10)])
+
+
 async def test_feeding_waits_for_room_and_drops_nothing() -> None:
     weather = Weather((0, 100))
     sender = sender_in(weather, queue_events=7)
@@ -173,6 +258,15 @@ async def test_an_event_too_large_for_udp_is_tried_three_times_and_darkens_the_f
     assert [[len(w) for w in c.writes] for c in weather.connections] == [[1, 4096]] * 3
     assert [c.opened for c in weather.connections] == [0, 10, 20]
     assert sender.counters.not_sent == 2
+
+
+async def test_a_receivers_name_that_is_no_name_is_a_receiver_that_is_not_there() -> None:
+    config = LiveFeedConfig(enabled=True, host="a" * 64 + ".example")
+    sender = Sender(config, timing=Timing(tries=1, retry_seconds=0))
+    async with running(sender), asyncio.timeout(10):
+        sender.offer(b"lost")
+        await sender.drain()
+        assert sender.counters.not_sent == 1
 
 
 def test_the_counters_are_exported_by_their_documented_names() -> None:

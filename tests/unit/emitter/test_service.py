@@ -53,8 +53,11 @@ OPERATIONS: dict[str, Emit] = {
     "register entry": lambda s: s.emit_registration_event(COMMIT),
     "register reveal": lambda s: s.emit_registration_event(REVEAL),
     "accept chain": lambda s: s.emit_state_change_event(CHAIN, ACCEPTED),
-    "reject entry": lambda s: s.emit_state_change_event(COMMIT, REJECTED),
+    "accept entry": lambda s: s.emit_state_change_event(COMMIT, ACCEPTED),
     "accept reveal": lambda s: s.emit_state_change_event(REVEAL, ACCEPTED),
+    "reject chain": lambda s: s.emit_state_change_event(CHAIN, REJECTED),
+    "reject entry": lambda s: s.emit_state_change_event(COMMIT, REJECTED),
+    "reject reveal": lambda s: s.emit_state_change_event(REVEAL, REJECTED),
     "block": lambda s: s.emit_directory_block_commit_event(BLOCK),
     "anchor": lambda s: s.emit_directory_block_anchor_event(ANCHOR),
     "replay": lambda s: s.emit_replay_directory_block_commit(BLOCK),
@@ -138,11 +141,18 @@ WHAT: list[Row] = [
         "feed.md 4: again for ACCEPTED; tcp-protobuf-once",
     ),
     ("accept chain", ANY, STATES, a_change(b"c" * 32, 1), "feed.md 4: entityHash = chainIDHash"),
+    ("accept entry", ANY, WHOLE, an_entry(ACCEPTED), "feed.md 4: again for ACCEPTED"),
+    ("accept entry", ANY, STATES, a_change(b"e" * 32, 1), "feed.md 4: entityHash = entry hash"),
+    ("reject chain", ANY, WHOLE, a_chain(REJECTED), "feed.md 4: again for REJECTED"),
+    ("reject chain", ANY, STATES, a_change(b"c" * 32, 2), "feed.md 4: entityHash = chainIDHash"),
     ("reject entry", ANY, WHOLE, an_entry(REJECTED), "feed.md 4: again for REJECTED"),
     ("reject entry", ANY, STATES, a_change(b"e" * 32, 2), "feed.md 4: entityHash = entry hash"),
     ("accept reveal", {NEVER, ONCE}, WHOLE, NO_MEMBER, "feed.md 4: no member; tcp-protobuf-once"),
     ("accept reveal", {ALWAYS}, WHOLE, a_reveal(1), "feed.md 4: always; replay-large-always"),
     ("accept reveal", ANY, STATES, a_change(ENTRY.hash(), 1), "tcp-protobuf-always-statechange"),
+    ("reject reveal", {NEVER, ONCE}, WHOLE, NO_MEMBER, "factomd, mapStateChangeEvent: any state"),
+    ("reject reveal", {ALWAYS}, WHOLE, a_reveal(2), "feed.md 4: always: content at each state"),
+    ("reject reveal", ANY, STATES, a_change(ENTRY.hash(), 2), "feed.md 4: entityHash = entry hash"),
     ("block", ANY, BOTH, a_block(), "feed.md 4: live blocks carry no entries"),
     ("anchor", ANY, BOTH, AN_ANCHOR, "feed.md 4; times as factomd's mapDirectoryBlockInfo"),
     ("replay", {NEVER, ONCE}, BOTH, a_block(entries=True), "feed.md 4; replay-from-height"),
@@ -203,6 +213,16 @@ def test_what_is_sent(
         assert events == [whole], source
 
 
+def test_a_record_without_hashes_is_sent_with_zeros_as_by_a_node() -> None:
+    """Source: factomd, DirBlockInfo.Init: what is nil becomes the zero hash."""
+    outbox, service = Outbox(LiveFeedConfig(enabled=True)), EventService()
+    service.config_sender(NodeState(IDENTITY, run_leader=True), outbox)
+    service.emit_directory_block_anchor_event(AnchorInfo(b"h", b"m", 7, MS))
+    (event,) = outbox.events
+    sent = event.directoryBlockAnchor
+    assert sent.btcTxHash == sent.btcBlockHash == sent.ethereumAnchorRecordEntryHash == bytes(32)
+
+
 def test_the_table_has_every_setting_of_every_operation_once() -> None:
     rows = [(row[0], *pair) for row in WHAT for pair in product(row[1], row[2])]
     assert sorted(rows) == sorted(product(OPERATIONS, ANY, BOTH))
@@ -240,6 +260,30 @@ def test_a_service_configured_from_settings_queues_for_the_sender_it_returns() -
     for _ in range(3):
         service.emit_process_list_event_new_block(1)
     assert (sender.waiting, sender.counters.dropped) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "sent"),
+    [
+        ("Node %s startup complete", ("FNode0",), "Node FNode0 startup complete"),
+        # Source: factomd, NodeErrorMessage with the text and value of its ValidatorLoop.
+        ("A panic state occurred.", ("gone",), "A panic state occurred.%!(EXTRA str=gone)"),
+        ("50 % down", (), "50 % down"),
+        ("100%", (), "100%"),
+        ("%s of %d", ("one",), "one of %!d(MISSING)"),
+        ("at 100%", (3,), "at 100%!(NOVERB)%!(EXTRA int=3)"),
+        ("no file \udcff", (), "no file ?"),
+    ],
+)
+def test_no_text_of_a_node_message_is_an_error(
+    text: str, values: tuple[object, ...], sent: str
+) -> None:
+    outbox, service = Outbox(LiveFeedConfig(enabled=True)), EventService()
+    service.config_sender(NodeState(IDENTITY), outbox)
+    service.emit_node_info_message(pb.NodeMessageCode.GENERAL, text, *values)
+    service.emit_node_error_message(pb.NodeMessageCode.GENERAL, text, *values)
+    assert [event.nodeMessage.messageText for event in outbox.events] == [sent, sent]
+    assert [event.nodeMessage.level for event in outbox.events] == [pb.Level.INFO, pb.Level.ERROR]
 
 
 @pytest.mark.parametrize("given", [123_000, 123_000_000])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -90,6 +92,37 @@ async def test_what_the_sender_gave_up_is_told_at_the_end() -> None:
         )
         # Without an end of its own.
         assert not await run(simulation, asyncio.Event(), console())
+
+
+async def test_an_event_that_nobody_takes_is_not_handed_over() -> None:
+    """Taken from the queue, half written: neither waiting nor given up."""
+    stop = asyncio.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        simulation = Simulation(
+            feed_config("127.0.0.1", server.getsockname()[1]),
+            block_seconds=0,
+            load=Load(entries=200, smallest=10_000, largest=10_000),
+        )
+        async with during(run(simulation, stop, console())) as running:
+            await asyncio.sleep(1)
+            stop.set()
+            assert not await running
+
+
+async def test_what_was_lost_is_told_by_its_counts_at_the_end() -> None:
+    shown = console()
+    async with receiving() as receiver:
+        simulation = Simulation(
+            feed_config("127.0.0.1", receiver.port),
+            blocks=1,
+            block_seconds=0,
+            faults=Faults.parse("cut=100"),
+            gives_up=True,
+        )
+        assert not await run(simulation, asyncio.Event(), shown)
+    assert isinstance(shown.file, io.StringIO)
+    assert re.search(r" [1-9]\d* not sent, 0 dropped, 0 withheld", shown.file.getvalue())
 
 
 async def test_at_a_pace_of_its_own_it_runs_until_it_is_stopped() -> None:

@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62ridge/v1/gap_alert.proto\x12\tbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x08\n\x08GapAlert\x12\x0e\n\x06gap_id\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12&\n\x04type\x18\x03 \x01(\x0e\x32\x18.bridge.v1.GapAlert.Type\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.bridge.v1.GapAlert.Status\x12\x14\n\x0c\x66irst_height\x18\x05 \x01(\r\x12\x13\n\x0blast_height\x18\x06 \x01(\r\x12\'\n\x07missing\x18\x07 \x03(\x0b\x32\x16.bridge.v1.HeightRange\x12\x15\n\rmissing_count\x18\x08 \x01(\x04\x12(\n\x05\x63\x61use\x18\t \x01(\x0e\x32\x19.bridge.v1.GapAlert.Cause\x12$\n\x03how\x18\n \x01(\x0e\x32\x17.bridge.v1.GapAlert.How\x12\x10\n\x08\x61ttempts\x18\x0b \x01(\r\x12-\n\topened_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nchanged_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rheight_before\x18\x0e \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0cheight_after\x18\x0f \x01(\rH\x01\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\"\x97\x01\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0c\n\x08TYPE_GAP\x10\x01\x12\x10\n\x0cTYPE_STALLED\x10\x02\x12\x13\n\x0fTYPE_REGRESSION\x10\x03\x12\x19\n\x15TYPE_NETWORK_MISMATCH\x10\x04\x12\x17\n\x13TYPE_SINK_REGRESSED\x10\x05\x12\x10\n\x0cTYPE_STORAGE\x10\x06\"\x8b\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_OPENED\x10\x01\x12\x12\n\x0eSTATUS_UPDATED\x10\x02\x12\x16\n\x12STATUS_BACKFILLING\x10\x03\x12\x13\n\x0fSTATUS_RESOLVED\x10\x04\x12\x15\n\x11STATUS_UNRESOLVED\x10\x05\"\xa4\x01\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41USE_NODE_SILENT\x10\x01\x12\x19\n\x15\x43\x41USE_NODE_NOT_SYNCED\x10\x02\x12\x18\n\x14\x43\x41USE_BRIDGE_RESTART\x10\x03\x12\x11\n\rCAUSE_STORAGE\x10\x04\x12\x12\n\x0e\x43\x41USE_UNLINKED\x10\x05\x12\x11\n\rCAUSE_UNKNOWN\x10\x06\"E\n\x03How\x12\x13\n\x0fHOW_UNSPECIFIED\x10\x00\x12\x0c\n\x08HOW_LATE\x10\x01\x12\x0e\n\nHOW_REPLAY\x10\x02\x12\x0b\n\x07HOW_API\x10\x03\x42\x10\n\x0e_height_beforeB\x0f\n\r_height_after\"*\n\x0bHeightRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62ridge/v1/gap_alert.proto\x12\tbridge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x08\n\x08GapAlert\x12\x0e\n\x06gap_id\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12&\n\x04type\x18\x03 \x01(\x0e\x32\x18.bridge.v1.GapAlert.Type\x12*\n\x06status\x18\x04 \x01(\x0e\x32\x1a.bridge.v1.GapAlert.Status\x12\x14\n\x0c\x66irst_height\x18\x05 \x01(\r\x12\x13\n\x0blast_height\x18\x06 \x01(\r\x12\'\n\x07missing\x18\x07 \x03(\x0b\x32\x16.bridge.v1.HeightRange\x12\x15\n\rmissing_count\x18\x08 \x01(\x04\x12(\n\x05\x63\x61use\x18\t \x01(\x0e\x32\x19.bridge.v1.GapAlert.Cause\x12$\n\x03how\x18\n \x01(\x0e\x32\x17.bridge.v1.GapAlert.How\x12\x10\n\x08\x61ttempts\x18\x0b \x01(\r\x12-\n\topened_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nchanged_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rheight_before\x18\x0e \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0cheight_after\x18\x0f \x01(\rH\x01\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x10 \x01(\t\"\xac\x01\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\x0c\n\x08TYPE_GAP\x10\x01\x12\x10\n\x0cTYPE_STALLED\x10\x02\x12\x13\n\x0fTYPE_REGRESSION\x10\x03\x12\x19\n\x15TYPE_NETWORK_MISMATCH\x10\x04\x12\x17\n\x13TYPE_SINK_REGRESSED\x10\x05\x12\x10\n\x0cTYPE_STORAGE\x10\x06\x12\x13\n\x0fTYPE_UNVERIFIED\x10\x07\"\x8b\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_OPENED\x10\x01\x12\x12\n\x0eSTATUS_UPDATED\x10\x02\x12\x16\n\x12STATUS_BACKFILLING\x10\x03\x12\x13\n\x0fSTATUS_RESOLVED\x10\x04\x12\x15\n\x11STATUS_UNRESOLVED\x10\x05\"\xa4\x01\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41USE_NODE_SILENT\x10\x01\x12\x19\n\x15\x43\x41USE_NODE_NOT_SYNCED\x10\x02\x12\x18\n\x14\x43\x41USE_BRIDGE_RESTART\x10\x03\x12\x11\n\rCAUSE_STORAGE\x10\x04\x12\x12\n\x0e\x43\x41USE_UNLINKED\x10\x05\x12\x11\n\rCAUSE_UNKNOWN\x10\x06\"E\n\x03How\x12\x13\n\x0fHOW_UNSPECIFIED\x10\x00\x12\x0c\n\x08HOW_LATE\x10\x01\x12\x0e\n\nHOW_REPLAY\x10\x02\x12\x0b\n\x07HOW_API\x10\x03\x42\x10\n\x0e_height_beforeB\x0f\n\r_height_after\"*\n\x0bHeightRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bridge.pb.bridge.v1.gap_ale
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GAPALERT']._serialized_start=74
-  _globals['_GAPALERT']._serialized_end=1141
+  _globals['_GAPALERT']._serialized_end=1162
   _globals['_GAPALERT_TYPE']._serialized_start=575
-  _globals['_GAPALERT_TYPE']._serialized_end=726
-  _globals['_GAPALERT_STATUS']._serialized_start=729
-  _globals['_GAPALERT_STATUS']._serialized_end=868
-  _globals['_GAPALERT_CAUSE']._serialized_start=871
-  _globals['_GAPALERT_CAUSE']._serialized_end=1035
-  _globals['_GAPALERT_HOW']._serialized_start=1037
-  _globals['_GAPALERT_HOW']._serialized_end=1106
-  _globals['_HEIGHTRANGE']._serialized_start=1143
-  _globals['_HEIGHTRANGE']._serialized_end=1185
+  _globals['_GAPALERT_TYPE']._serialized_end=747
+  _globals['_GAPALERT_STATUS']._serialized_start=750
+  _globals['_GAPALERT_STATUS']._serialized_end=889
+  _globals['_GAPALERT_CAUSE']._serialized_start=892
+  _globals['_GAPALERT_CAUSE']._serialized_end=1056
+  _globals['_GAPALERT_HOW']._serialized_start=1058
+  _globals['_GAPALERT_HOW']._serialized_end=1127
+  _globals['_HEIGHTRANGE']._serialized_start=1164
+  _globals['_HEIGHTRANGE']._serialized_end=1206
 # @@protoc_insertion_point(module_scope)

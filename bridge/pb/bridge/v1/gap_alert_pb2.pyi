@@ -23,6 +23,7 @@ class GapAlert(_message.Message):
         TYPE_NETWORK_MISMATCH: _ClassVar[GapAlert.Type]
         TYPE_SINK_REGRESSED: _ClassVar[GapAlert.Type]
         TYPE_STORAGE: _ClassVar[GapAlert.Type]
+        TYPE_UNVERIFIED: _ClassVar[GapAlert.Type]
     TYPE_UNSPECIFIED: GapAlert.Type
     TYPE_GAP: GapAlert.Type
     TYPE_STALLED: GapAlert.Type
@@ -30,6 +31,7 @@ class GapAlert(_message.Message):
     TYPE_NETWORK_MISMATCH: GapAlert.Type
     TYPE_SINK_REGRESSED: GapAlert.Type
     TYPE_STORAGE: GapAlert.Type
+    TYPE_UNVERIFIED: GapAlert.Type
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATUS_UNSPECIFIED: _ClassVar[GapAlert.Status]

@@ -1,0 +1,71 @@
+"""Rows of the journal's tables: a commit is cut into them, and they are read back.
+
+Damage to the file can make any column anything, whatever the table's types: nothing here takes a
+column on trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from bridge.core.groups import Row
+from bridge.errors import StorageDamaged
+from bridge.journal.file import one, refuse
+from bridge.model import Run
+
+__all__ = ["checkpoints", "oldest", "parts", "row_of"]
+
+_ROW_BYTES = 256 * 1024
+"""A commit larger than this becomes several rows, so that a reader's step stays small."""
+
+
+def parts(runs: Sequence[Run]) -> list[list[Run]]:
+    """Return `runs` in parts, a row for each."""
+    found: list[list[Run]] = []
+    size = _ROW_BYTES
+    for run in runs:
+        if size >= _ROW_BYTES:
+            found.append([])
+            size = 0
+        found[-1].append(run)
+        size += len(run.frames)
+    return found
+
+
+def oldest(connection: apsw.Connection) -> int:
+    """Return the number of the first record kept; 1 where there is none.
+
+    Raises:
+        StorageDamaged: the file is damaged there.
+    """
+    try:
+        first: int = one(connection, "SELECT coalesce(min(first), 1) FROM groups")
+    except apsw.Error as error:
+        refuse(error)
+    return first
+
+
+def checkpoints(connection: apsw.Connection) -> list[tuple[str, int, bytes | None]]:
+    """Return name, number and state of every reader.
+
+    Raises:
+        StorageDamaged: one has no number.
+    """
+    found = list(connection.execute("SELECT name, seq, state FROM readers"))
+    for name, seq, _ in found:
+        if not isinstance(seq, int):
+            raise StorageDamaged(
+                f"the journal cannot be trusted: the checkpoint of {name} is {seq}"
+            )
+    return found
+
+
+def row_of(first: int, count: Any, checksum: Any, head: Any, frames: Any) -> Row:
+    """Return a row as it was read. Damage can make any column another type: it tells no records."""
+    columns = ((count, int), (checksum, int), (head, bytes), (frames, bytes))
+    if not all(isinstance(value, type_) for value, type_ in columns):
+        return Row(first, 0, b"", b"", 0)
+    return Row(first, count, head, frames, checksum)

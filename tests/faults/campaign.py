@@ -1,0 +1,111 @@
+"""Which faults there are, how often each is tried, and the table of what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from tests.faults import damage, disk, ends, kills, network, outages, power, regressed, syncs
+from tests.faults.ground import Ground
+from tests.faults.tally import Tally
+
+__all__ = ["FAULTS", "Fault", "table"]
+
+
+class Fault(NamedTuple):
+    """One fault of the campaign."""
+
+    name: str
+    run: Callable[[Ground, int, int], Awaitable[Tally]]
+    """With the ground, how many tries, and a seed."""
+    quick: int
+    """Tries of the quick selection; 0: it is not in that."""
+    whole: int
+    recovers_in: float
+    """Seconds in which all is to work again."""
+    what: str
+    """One line about it: what is tried, and from when the recovery counts."""
+
+
+FAULTS = (
+    Fault("kill", kills.at_random, 20, 1000, 3, "SIGKILL at a random moment; start to ready"),
+    Fault("points", kills.at_points, 2, 50, 3, "SIGKILL at a named point, tries for each"),
+    Fault("cut", damage.cut, 10, 128, 5, "journal or WAL cut short; start to delivered"),
+    Fault("bits", damage.flipped, 10, 1000, 5, "one bit of journal or WAL turned; as above"),
+    Fault("fsync", syncs.failing, 3, 100, 3, "the n-th fsync fails; start to receiving"),
+    Fault(
+        "kafka-paused", outages.kafka_paused, 1, 3, 30, "SIGSTOP 5, 35, 130 s; return to drained"
+    ),
+    Fault("nats-paused", outages.nats_paused, 0, 3, 30, "the same"),
+    Fault("kafka-killed", outages.kafka_killed, 0, 20, 30, "SIGKILL and start; return to drained"),
+    Fault("nats-killed", outages.nats_killed, 3, 20, 30, "the same"),
+    Fault(
+        "embedded", outages.embedded_killed, 5, 100, 2, "SIGKILL of the embedded server; to ready"
+    ),
+    Fault("set-back", regressed.set_back, 0, 4, 30, "older data in a broker; return to drained"),
+    Fault("disk", disk.full, 1, 3, 5, "the disk full for 3, 60, 10 s; room to drained"),
+    Fault("power", power.cut, 3, 30, 3, "power cut under journal and embedded NATS; to ready"),
+    Fault("network", network.moods, 6, 60, 30, "slow, swallowed, half, reset; end to drained"),
+    Fault(
+        "sigterm", network.terminated, 2, 40, 3, "SIGTERM, brokers up, gone, mute; start to ready"
+    ),
+    Fault("two", ends.second_instance, 1, 20, 3, "a second instance on the journal"),
+    Fault("clock", ends.clock_jumps, 2, 24, 5, "the wall clock jumps; to drained"),
+)
+
+_HEAD = (
+    "fault",
+    "tries",
+    "accepted",
+    "lost",
+    "reordered",
+    "twice NATS",
+    "twice Kafka",
+    "wrong",
+    "recovery s",
+    "took s",
+    "",
+)
+
+
+def table(rows: Iterable[tuple[Fault, Tally, float]]) -> str:
+    """Return the results as text, a line for each fault, then all that is to be told beside."""
+    lines: list[tuple[str, ...]] = [_HEAD]
+    told = []
+    for fault, tally, seconds in rows:
+        lines.append(
+            (
+                fault.name,
+                *map(str, (tally.tries, tally.accepted, tally.lost, tally.reordered)),
+                *map(str, (tally.duplicates, tally.repeats, tally.wrong)),
+                f"{tally.recovery:.2f}",
+                f"{seconds:.0f}",
+                _verdict(tally),
+            )
+        )
+        told += [
+            f"{fault.name}: {sentence}" for sentence in (*tally.broken, *tally.late, *tally.notes)
+        ]
+        if tally.not_tried:
+            told.append(f"{fault.name}: NOT TRIED, {tally.not_tried}")
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        (
+            *(
+                "  ".join(
+                    word.ljust(width) if not place else word.rjust(width)
+                    for place, (word, width) in enumerate(zip(line, widths, strict=True))
+                )
+                for line in lines
+            ),
+            *told,
+        )
+    )
+
+
+def _verdict(tally: Tally) -> str:
+    if tally.not_tried:
+        return "NOT TRIED"
+    if not tally.is_clean:
+        return "BROKEN"
+    return "late" if tally.late else "kept"
