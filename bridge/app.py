@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bridge import log
+from bridge.core.alerts import storage_alert
+from bridge.core.groups import own_run
 from bridge.core.heights import Bounds
 from bridge.core.render import Renderer
 from bridge.core.routing import ChainFilter, Routes
@@ -20,6 +23,7 @@ from bridge.errors import StorageFull, StorageUnusable
 from bridge.health import Health
 from bridge.journal import Journal, open_journal
 from bridge.metrics import Metrics
+from bridge.model import Kind, Run
 from bridge.node import open_node
 from bridge.ports import Sink
 from bridge.receivers.tcp import open_tcp
@@ -38,6 +42,7 @@ from bridge.status.tracking import routes as tracking_routes
 __all__ = ["Running", "build_sinks", "routes_of", "running", "serve"]
 
 _ACKNOWLEDGE_SECONDS = 5
+_CANCEL_SECONDS = 0.5
 _BUSY_LAG = 5_000
 """Events that even the fastest sink has yet to take, above which backfill holds back."""
 
@@ -117,6 +122,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_bytes=settings.feed.max_buffered_bytes,
             delay_seconds=settings.journal.commit_delay_ms / 1000,
         )
+        if journal.cut_off:
+            intake.offer(_damage_alert(settings.network, journal.cut_off))
         # From here on things run: the feed first, so that no broker delays it.
         tasks = _Tasks()
         tasks.start("intake", intake.run())
@@ -162,6 +169,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             await tasks.cancel()
             if not tasks.failed.done():
                 await _within(_ACKNOWLEDGE_SECONDS, _flush(journal))
+
+
+def _damage_alert(network: str, lost: int) -> Run:
+    now = time.time_ns()
+    detail = (
+        f"the end of the journal was damaged and {lost} commits of it are lost; it is kept beside"
+        " the journal as journal.db-wal.damaged"
+    )
+    alert = storage_alert(network, now, detail)
+    return own_run(Kind.GAP_ALERT, alert.SerializeToString(), now)
 
 
 def _bounds(settings: TrackerSettings) -> Bounds:
@@ -242,9 +259,11 @@ class _Tasks:
             self.failed.set_exception(task.exception())  # type: ignore[arg-type]
 
     async def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while left := [task for task in self._tasks if not task.done()]:
+            for task in left:
+                task.cancel()
+            # A client library may swallow a cancellation while it connects or closes.
+            await asyncio.wait(left, timeout=_CANCEL_SECONDS)
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> None:

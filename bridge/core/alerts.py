@@ -89,8 +89,11 @@ def alert_of(network: str, signal: Signal) -> GapAlert:
     )
 
 
-def storage_alert(network: str, at_ns: int) -> GapAlert:
-    """Return the alert that the feed was closed because the journal's disk was full."""
+_FULL = "the journal's disk was full and the feed was closed; what the node sent is lost"
+
+
+def storage_alert(network: str, at_ns: int, detail: str = _FULL) -> GapAlert:
+    """Return the alert that the journal lost something, or had to refuse it."""
     return GapAlert(
         gap_id=f"{network}-storage-{at_ns // 1_000_000_000}",
         network=network,
@@ -99,7 +102,7 @@ def storage_alert(network: str, at_ns: int) -> GapAlert:
         cause=GapAlert.CAUSE_STORAGE,
         opened_at=_time(at_ns),
         changed_at=_time(at_ns),
-        detail="the journal's disk was full and the feed was closed; what the node sent is lost",
+        detail=detail,
     )
 
 

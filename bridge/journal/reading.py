@@ -74,7 +74,7 @@ class JournalFile:
         # Closed, so that the transaction ends with the step.
         with closing(self._connection.execute(_ROWS, (after,))) as cursor:
             for first, count, checksum, head, frames in cursor:
-                rows.append(Row(first, count, head, frames, checksum))
+                rows.append(row_of(first, count, checksum, head, frames))
                 most_bytes -= len(frames)
                 if most_bytes <= 0:
                     break

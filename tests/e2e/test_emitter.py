@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.framing import split_frames
+from bridge.core.framing import FrameDecoder, split_frames
 from bridge.emitter.config import LiveFeedConfig
 from bridge.emitter.line import dial
 from bridge.emitter.sender import QUEUE_EVENTS, Sender, Timing
@@ -61,7 +61,14 @@ class Receiver:
 
     @property
     def payloads(self) -> list[bytes]:
-        return [payload for s in self.streams for _, payload in split_frames(bytes(s))]
+        return [payload for s in self.streams for _, payload in split_frames(_whole(bytes(s)))]
+
+
+def _whole(stream: bytes) -> bytes:
+    """Leave out the frame that is not whole yet."""
+    decoder = FrameDecoder(max_payload=len(stream))
+    decoder.receive(stream)
+    return decoder.take()[1]
 
 
 @asynccontextmanager
