@@ -114,7 +114,6 @@ class Receipts:
         links_verified: bool,
         way: Way,
         now: float,
-        at_ns: int,
     ) -> None:
         """Take a block whose own hashes hold; one that came before may bring its entries now.
 
@@ -161,7 +160,7 @@ class Receipts:
         account.reveals_recovered += found
         self._note(account)
 
-    def tick(self, now: float, at_ns: int) -> None:
+    def tick(self, now: float) -> None:
         """Recover the commits whose grace is over."""
         for height, ids in self._owed.over(now):
             self._give_up(height, ids)

@@ -45,6 +45,9 @@ class _Seen:
     empty: int = 0
     last: dict[str, str] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
+    receipts: int = 0
+    recovered: int = 0
+    """Commits that the node told nobody while it was dark, and that a later block lists."""
 
     @property
     def complete(self) -> bool:
@@ -75,6 +78,7 @@ async def show(seconds: float, console: Console) -> bool:
                 "BRIDGE_FEED__PORT": "0",
                 "BRIDGE_STATUS__PORT": "0",
                 "BRIDGE_EMBEDDED__PORT": "0",
+                "BRIDGE_TRACKER__GRACE_SECONDS": "1",
             }
         )
         async with running(settings) as bridge:
@@ -142,6 +146,13 @@ def _note(seen: _Seen, message: Msg) -> None:
     if headers.get("ce-id", "") in seen.ids:
         return
     seen.ids.add(headers.get("ce-id", ""))
+    if kind == Kind.BLOCK_RECEIPT:
+        seen.receipts += 1
+        seen.last[kind] = _summary(kind, headers)
+        return
+    if "commit" in kind and "ce-entitystate" in headers and "ce-nodeidentity" not in headers:
+        seen.recovered += 1
+        return
     seen.read[kind] += 1
     seen.last[kind] = _summary(kind, headers)
     if kind == Kind.GAP_ALERT:
@@ -178,6 +189,10 @@ def _picture(bridge: Running, seen: _Seen, done: float) -> RenderableType:
         }.get(kind, "")
         origin = f"{sent} of {expected}" if kind is not Kind.GAP_ALERT else "by the bridge"
         table.add_row(subject, origin, Text(str(read), style), seen.last.get(name, ""))
+    receipts = (f"factom.{Kind.BLOCK_RECEIPT}", "by the bridge", str(seen.receipts))
+    table.add_row(*receipts, seen.last.get(Kind.BLOCK_RECEIPT, ""))
+    if seen.recovered:
+        table.add_row("(commits out of blocks)", "by the bridge", str(seen.recovered), "")
     table.add_row("(events with no member)", str(seen.empty), "counted", "", style="dim")
     head = Text.assemble(
         "A recorded feed of a real node goes to ",

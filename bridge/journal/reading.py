@@ -17,6 +17,7 @@ import google_crc32c
 from bridge.core.groups import Row, unpack
 from bridge.errors import StorageDamaged, StorageUnusable
 from bridge.journal.file import one, read_only
+from bridge.journal.rows import row_of
 from bridge.model import Group
 
 __all__ = ["Horizon", "JournalFile", "open_file"]

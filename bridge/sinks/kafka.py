@@ -59,6 +59,9 @@ class KafkaSink:
         self._prepared: dict[Layout, tuple[HeaderList, list[str]]] = {}
         self._admin = Topics(settings, routes)
         self._acknowledged: dict[Place, int] = {}
+        self._replaced: dict[Place, int] = {}
+        """Offset of the first message that stands where one was that was lost since."""
+        self._audited = time.monotonic()
         self._there: dict[Place, int] = {}
         """Number of the last message of a partition, where that one need not be sent again."""
 
@@ -122,7 +125,8 @@ class KafkaSink:
 
         Partitions are filled side by side, and each in order. So the last message of one says what
         need not be sent to it again, and what comes up to there is left out of what is published;
-        one that ends before what it acknowledged has lost it.
+        one that ends before what it acknowledged has lost it, and only what is in front of the first
+        message that took a lost one's place is known to be whole.
         """
         places = [
             (topic, partition)
@@ -132,21 +136,21 @@ class KafkaSink:
         ]
         with in_our_terms():
             async with asyncio.timeout(self._settings.timeout_seconds):
-                ends = await read_ends(connection_options(self._settings), places, self._epoch)
+                ends = await read_ends(
+                    connection_options(self._settings), places, self._epoch, self._replaced
+                )
+        self._replaced = {}
         tails = {p: end.tail for p, end in ends.items() if end.tail and await ours(end.tail)}
         self._there = {place: tail.seq for place, tail in tails.items()}
         told = {_named(name): at for name, at in orjson.loads(mark or b"{}").items()}
         self._acknowledged = {p: min(at, ends[p].offset - 1) for p, at in told.items() if p in ends}
         lost = [place for place, at in told.items() if place in ends and ends[place].offset <= at]
-        kept = [tails.get(place) for place in lost]
-        whole = [tail for tail in kept if tail is not None]
         # Of one that holds nothing of the journal, all is sent again.
-        tail = min(whole) if whole and len(whole) == len(kept) else None
+        tail = min((tails[p] for p in lost), default=None) if tails.keys() >= set(lost) else None
         return Standing(tail, bool(lost))
 
     async def watch(self) -> NoReturn:
         """See `ports.Sink`: asks the brokers now and then whether they are there, and all there."""
-        audited = time.monotonic()
         while True:
             await asyncio.sleep(_ASK_SECONDS)
             if self._producer is None:
@@ -154,9 +158,8 @@ class KafkaSink:
             try:
                 async with asyncio.timeout(_ASK_SECONDS):
                     await self._producer.client.fetch_all_metadata()
-                    if time.monotonic() - audited >= _AUDIT_SECONDS:
+                    if time.monotonic() - self._audited >= _AUDIT_SECONDS:
                         await self._audit()
-                        audited = time.monotonic()
             except (kafka.KafkaError, OSError, TimeoutError) as error:
                 raise SinkUnavailable(f"no broker answers: {error}") from error
 
@@ -166,6 +169,7 @@ class KafkaSink:
         for place, at in self._acknowledged.items():
             if ends[place].offset <= at:
                 raise SinkUnavailable(f"{place[0]} has lost what it had acknowledged")
+        self._audited = time.monotonic()
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`: it had those that `standing` found to be there."""
@@ -185,13 +189,10 @@ class KafkaSink:
 
     def _has(self, message: Message) -> bool:
         place = self._place(message)
-        last = self._there.get(place)
-        if last is None:
-            return False
-        if message.seq > last:
-            del self._there[place]
-            return False
-        return True
+        if message.seq <= self._there.get(place, 0):
+            return True
+        self._there.pop(place, None)
+        return False
 
     async def _send(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
         """Send `items`; where a batch was refused, return all that was not acknowledged."""
@@ -213,7 +214,7 @@ class KafkaSink:
                 results = await asyncio.gather(*futures, return_exceptions=True)
             for (place, held), result in zip(sent, results, strict=True):
                 if not isinstance(result, BaseException) and result.offset >= 0:
-                    self._acknowledged[place] = result.offset + len(held) - 1
+                    self._note(place, result.offset, len(held))
             errors = [result for result in results if isinstance(result, BaseException)]
             refusals = [error for error in errors if isinstance(error, REFUSALS)]
             if errors and not refusals:
@@ -229,6 +230,13 @@ class KafkaSink:
             if isinstance(result, BaseException)
             for item in held
         ]
+
+    def _note(self, place: Place, offset: int, count: int) -> None:
+        """Note what was acknowledged: one writer's offsets only grow, unless the log was set back."""
+        if offset <= self._acknowledged.get(place, -1):
+            self._replaced[place] = min(offset, self._replaced.get(place, offset))
+            raise SinkUnavailable(f"{place[0]} has lost what it had acknowledged")
+        self._acknowledged[place] = offset + count - 1
 
     def _place(self, message: Message) -> Place:
         topic = self._routes.topics[message.layout.kind]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,9 +31,14 @@ class End(NamedTuple):
 
 
 async def read_ends(
-    connection: dict[str, Any], places: Iterable[Place], epoch: bytes
+    connection: dict[str, Any],
+    places: Iterable[Place],
+    epoch: bytes,
+    before: Mapping[Place, int] = MappingProxyType({}),
 ) -> dict[Place, End]:
     """Return the end of each of `places`; the caller bounds the time.
+
+    For those in `before` it is where that offset is, whatever stands behind.
 
     Raises:
         KafkaError: as aiokafka does; the sink says it in the bridge's terms.
@@ -46,7 +52,10 @@ async def read_ends(
         # No partition is given up before the end: the client hangs in `stop` after that.
         consumer.assign(wanted)
         begins = await consumer.beginning_offsets(wanted)
-        ends = await consumer.end_offsets(wanted)
+        ends = {
+            place: before.get((place.topic, place.partition), end)
+            for place, end in (await consumer.end_offsets(wanted)).items()
+        }
         found = {(place.topic, place.partition): End(ends[place], None) for place in wanted}
         waited_for = {place for place in wanted if ends[place] > begins[place]}
         for place in wanted:
@@ -56,8 +65,8 @@ async def read_ends(
             consumer.pause(*(place for place in wanted if place not in waited_for))
             for place, records in (await consumer.getmany(timeout_ms=_POLL_MS)).items():
                 waited_for.discard(place)
-                tail = _tail(records[-1], epoch)
-                found[place.topic, place.partition] = End(records[-1].offset + 1, tail)
+                tail = _tail(records[0], epoch)
+                found[place.topic, place.partition] = End(records[0].offset + 1, tail)
         return found
     finally:
         with suppress(TimeoutError):

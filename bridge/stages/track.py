@@ -178,7 +178,7 @@ class Tracker:
         for note in notes:
             self._heights.note(note, now, at_ns)
         self._heights.tick(now, at_ns)
-        self._receipts.tick(now, at_ns)
+        self._receipts.tick(now)
         await self._commit(now, at_ns)
 
     # What comes
@@ -264,7 +264,6 @@ class Tracker:
                 links_verified=height in judged.linked,
                 way=way,
                 now=now,
-                at_ns=at_ns,
             )
         for each in judged.linked:
             self._receipts.linked(each)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.errors import SinkUnavailable
 from bridge.model import Message, Tail
 from bridge.sinks.kafka import KafkaSink
 from tests.bench.maker import Maker
@@ -59,6 +60,30 @@ async def test_what_another_journal_brought_is_nothing_to_go_by(kafka: KafkaBrok
             await sink.standing(None, ours)
             assert await sink.publish(messages) == 0
     assert len(await stand.read()) == 27
+
+
+async def test_what_takes_the_place_of_a_lost_message_is_no_proof_of_those_before_it(
+    kafka: KafkaBroker,
+) -> None:
+    stand, maker = KafkaStand(kafka), Maker(4)
+    messages = rendered([maker.commit() for _ in range(9)])
+    async with opened(stand.sink()) as sink:
+        await sink.publish(messages[:6])
+        mark = sink.mark
+        async with kafka_admin(kafka) as admin:
+            await admin.delete_topics([f"{stand.prefix}.entry-commit"])
+        async with opened(stand.sink()):
+            pass  # makes it anew
+        # The client does not notice that the log is another one.
+        with pytest.raises(SinkUnavailable, match="lost"):
+            await sink.publish(messages[6:8])
+        await sink.close()
+        await sink.open()
+        standing = await sink.standing(mark, _ours)
+        assert (standing.tail, standing.lost) == (None, True)
+        await sink.publish(messages)
+    found = {message.id for message in await stand.read()}
+    assert found == {message.id for message in messages}
 
 
 async def test_a_topic_that_was_made_anew_is_told_as_a_loss_and_filled_alone(

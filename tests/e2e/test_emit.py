@@ -43,7 +43,8 @@ TOLD = re.compile(r"([\d,]+) events, ([\d,]+) waiting, ([\d,]+) not sent, ([\d,]
 
 @pytest.fixture
 def bridge(tmp_path: Path) -> Iterator[BridgeProcess]:
-    with BridgeProcess(tmp_path, {"BRIDGE_FORMAT": "protobuf"}) as running:
+    environ = {"BRIDGE_FORMAT": "protobuf", "BRIDGE_TRACKER__GRACE_SECONDS": "0"}
+    with BridgeProcess(tmp_path, environ) as running:
         running.wait_ready()
         yield running
 

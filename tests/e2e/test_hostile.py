@@ -86,6 +86,25 @@ async def test_with_every_twentieth_answer_hostile_all_is_fetched_in_the_end(
     assert node.requests.total() < _BLOCKS * 400
 
 
+@pytest.mark.parametrize(
+    "mode", [Hostile.ENDLESS, Hostile.MANY_PARTS, Hostile.GZIP_BOMB, Hostile.DEEP], ids=str
+)
+async def test_answers_without_end_take_no_memory(
+    mode: Hostile, tmp_path: Path, kafka: KafkaBroker, nats_server: NatsBroker
+) -> None:
+    node = Factomd.of_chain(_BLOCKS)
+    node.silent_replay = True
+    name = f"endless-{mode.name.lower()}"
+    async with standing(
+        tmp_path, kafka, nats_server, name, node, BRIDGE_NODE__REPLAY_SECONDS="0.1"
+    ) as stand:
+        await _gap(stand, node)
+        node.behave(mode)
+        await asyncio.sleep(6)
+        resident = _resident(stand)
+    assert resident < _MOST_BYTES
+
+
 @pytest.mark.parametrize("lie", _LIES, ids=lambda lie: lie.name.lower())
 async def test_a_lie_is_never_taken_for_true(
     lie: Hostile, tmp_path: Path, kafka: KafkaBroker, nats_server: NatsBroker

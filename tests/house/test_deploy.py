@@ -26,7 +26,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 UNIT = ROOT / "deploy" / "systemd" / "factom-bridge.service"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DOCKERFILES = sorted(ROOT.glob("deploy/**/Dockerfile"))
-PROFILES = ["", "kafka"]
+PROFILES = ["", "kafka", "node"]
 DRAIN_SECONDS = 10
 HARDENED = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 
@@ -92,7 +92,7 @@ def test_every_service_is_hardened_limited_and_checked(compose: Any) -> None:
 
 @pytest.mark.parametrize("compose", PROFILES, indirect=True)
 def test_ports_are_published_on_loopback_unless_told_otherwise(compose: Any) -> None:
-    ports = [port for service in compose["services"].values() for port in service["ports"]]
+    ports = [port for service in compose["services"].values() for port in service.get("ports", ())]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     feed = [port for port in compose["services"]["bridge"]["ports"] if port["target"] == 8040]
     assert {(port["published"], port["protocol"]) for port in feed} == {

@@ -94,7 +94,6 @@ class Ledger:
             links_verified=height in self._proven,
             way=way,
             now=self.now,
-            at_ns=0,
         )
         if height + 1 in self._links:
             self.receipts.linked(height + 1)
@@ -125,7 +124,7 @@ class Ledger:
 
     def _pass_grace(self) -> None:
         self.now += GRACE
-        self.receipts.tick(self.now, 0)
+        self.receipts.tick(self.now)
 
     def run(self, steps: Iterable[Step]) -> dict[int, BlockReceipt]:
         """Take all steps and finish."""

@@ -239,7 +239,7 @@ def test_commits_of_a_live_block_are_waited_for_and_count_as_seen() -> None:
     assert sum(each.commits_missing for each in first) == 62
     assert sum(not each.complete for each in first if each.commits_missing) == owing
     ledger.now = GRACE - 1
-    ledger.receipts.tick(ledger.now, 0)
+    ledger.receipts.tick(ledger.now)
     assert ledger.take() == []
     for step in commits:
         ledger.step(step)
@@ -253,7 +253,7 @@ def test_commits_that_never_come_are_recovered_once_when_the_grace_is_over() -> 
     ledger, commits, _ = late()
     ledger.take()
     ledger.now = GRACE
-    ledger.receipts.tick(ledger.now, 0)
+    ledger.receipts.tick(ledger.now)
     ledger.take()
     assert {way for way, _, _ in ledger.recovered} == {Way.REPLAY}
     found = {commit_key(member_of(payload)) for _, _, payload in ledger.recovered}
@@ -276,7 +276,7 @@ def test_what_is_owed_is_owed_anew_after_a_restart() -> None:
     ledger.restart()
     assert ledger.take() == []
     ledger.now += GRACE - 1
-    ledger.receipts.tick(ledger.now, 0)
+    ledger.receipts.tick(ledger.now)
     assert ledger.take() == []
     receipts = ledger.finish()
     # The first 60 events are 30 commits, each registered and accepted.
@@ -303,7 +303,7 @@ def test_where_too_many_heights_owe_commits_the_oldest_are_recovered_at_once() -
     receipts = Receipts([], 0, fetch=lambda _: None)
     for height in range(70):
         message.directoryBlock.header.blockHeight = height
-        receipts.block(message, b"k" * 32, links_verified=True, way=Way.LIVE, now=0, at_ns=0)
+        receipts.block(message, b"k" * 32, links_verified=True, way=Way.LIVE, now=0)
     derived = receipts.take()
     count = _listed(message)
     assert Counter(height for _, height, _ in derived.recovered) == dict.fromkeys(range(6), count)
@@ -315,17 +315,13 @@ def test_where_too_many_heights_owe_commits_the_oldest_are_recovered_at_once() -
 def test_what_was_recovered_for_a_height_is_remembered_when_its_entries_come() -> None:
     message = max(whole_blocks(), key=_listed)
     ledger = Ledger()
-    ledger.receipts.block(
-        summary(message), b"k" * 32, links_verified=True, way=Way.LIVE, now=0, at_ns=0
-    )
+    ledger.receipts.block(summary(message), b"k" * 32, links_verified=True, way=Way.LIVE, now=0)
     ledger.take()
     ledger.finish()
     assert not [name for name in ledger.items if name.startswith("receipt/open")]
     ledger.restart()
     for way in (Way.REPLAY, Way.API):
-        ledger.receipts.block(
-            message, b"k" * 32, links_verified=True, way=way, now=ledger.now, at_ns=0
-        )
+        ledger.receipts.block(message, b"k" * 32, links_verified=True, way=way, now=ledger.now)
         ledger.take()
     assert [each.commits_recovered for each in ledger.told] == [0, *[_listed(message)] * 2]
     assert ledger.told[-1].complete
@@ -443,7 +439,7 @@ def test_an_entry_that_a_block_lists_twice_counts_once_with_its_first_time() -> 
     del message.entryBlocks[:]
     message.entryBlocks.add().CopyFrom(block.message())
     receipts = Receipts([], 0, fetch=lambda _: None)
-    receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0, at_ns=0)
+    receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0)
     derived = receipts.take()
     assert (derived.receipts[0].reveals_expected, derived.receipts[0].reveals_recovered) == (1, 1)
     (reveal,) = [
@@ -544,7 +540,7 @@ def test_the_missing_of_a_huge_block_are_spread_over_small_rows() -> None:
     message.entryBlocks.add().CopyFrom(block.message())
     ledger = Ledger()
     # Its hashes do not hold: what is done with it is the same.
-    ledger.receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0, at_ns=0)
+    ledger.receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0)
     (receipt,) = ledger.take()
     assert receipt.reveals_missing == count
     rows = {name: row for name, row in ledger.items.items() if name.startswith("receipt/miss")}
@@ -589,23 +585,21 @@ def test_links_once_proven_stay_proven() -> None:
     message = without_contents(whole_blocks()[0])
     receipts = Receipts([], 0, fetch=lambda _: None)
     for linked in (True, False):
-        receipts.block(message, b"k" * 32, links_verified=linked, way=Way.REPLAY, now=0, at_ns=0)
+        receipts.block(message, b"k" * 32, links_verified=linked, way=Way.REPLAY, now=0)
     assert [each.links_verified for each in receipts.take().receipts] == [True]
 
 
 def test_another_block_of_the_same_height_takes_the_place_of_the_one_before() -> None:
     first, second = whole_blocks()[:2]
     receipts = Receipts([], 0, fetch=lambda _: None)
-    receipts.block(
-        without_contents(first), b"1" * 32, links_verified=False, way=Way.LIVE, now=0, at_ns=0
-    )
+    receipts.block(without_contents(first), b"1" * 32, links_verified=False, way=Way.LIVE, now=0)
     assert receipts.wanting(9) == [height_of(first)]
     second.directoryBlock.header.blockHeight = height_of(first)
-    receipts.block(second, b"2" * 32, links_verified=True, way=Way.API, now=0, at_ns=0)
+    receipts.block(second, b"2" * 32, links_verified=True, way=Way.API, now=0)
     (receipt,) = receipts.take().receipts
     assert receipt.key_merkle_root == b"2" * 32
     assert receipt.reveals_expected == len(hashes(second))
-    receipts.tick(GRACE, 0)
+    receipts.tick(GRACE)
     assert receipts.take() == ([], [], {})
     assert receipts.wanting(9) == []
 
@@ -625,7 +619,7 @@ def test_what_is_forgotten_is_accounted_for_anew_and_leaves_nothing() -> None:
     rows = [name for name in ledger.items if not name.startswith("receipt/heights")]
     assert rows == []
     assert ledger.receipts.wanting(9) == ledger.receipts.blind(9) == []
-    ledger.receipts.tick(GRACE, 0)
+    ledger.receipts.tick(GRACE)
     assert ledger.take() == []
     ledger.restart()
     assert books(ledger, given[0]).reveals_expected == len(hashes(given[0]))
@@ -638,7 +632,7 @@ def test_heights_are_told_in_order_and_no_more_than_asked() -> None:
     heights = [100_000, 7, 300, 255, 256, 70_000]
     for height in heights:
         message.directoryBlock.header.blockHeight = height
-        receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0, at_ns=0)
+        receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0)
     assert receipts.blind(4) == sorted(heights)[:4]
     assert receipts.blind(99) == sorted(heights)
     receipts.take()
