@@ -267,6 +267,8 @@ class Tracker:
             )
         for each in judged.linked:
             self._receipts.linked(each)
+        # Blocks come in pages when they are replayed, and each takes half a millisecond.
+        await asyncio.sleep(0)
 
     # What comes of it
 

@@ -4,7 +4,7 @@
 
 A bridge with a NATS server gets 500 events a second; a simulated node (`emit`, a process of its own)
 grows a chain of which nearly all was lost, and serves its API. The latency of the live events, from
-the commit to the journal (`recordedtime`) until a consumer has them, is taken alone, while blocks are
+their receipt (`recordedtime`) until the server has stored them, is taken alone, while blocks are
 fetched, and while their entries are.
 """
 
@@ -16,14 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 import nats
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.bench.maker import Maker
 from tests.brokers.nats import NatsBroker
@@ -35,50 +35,51 @@ __all__ = ["measure"]
 _PER_SECOND = 500
 _TURNS = 100
 """In a second."""
-_ALONE_SECONDS = 15
+_PHASE_SECONDS = 15
+_FETCH = 1_000
 _MOST_SECONDS = 300
 
 
-class _Live:
-    """Sends events evenly, and notes how long each took until it was here again."""
+async def _send(port: int) -> None:
+    """Send events evenly until cancelled."""
+    maker = Maker(9)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    with closing(writer):
+        began = time.monotonic()
+        for turn in range(1, 10**9):
+            writer.write(b"".join(maker.commit() for _ in range(_PER_SECOND // _TURNS)))
+            await writer.drain()
+            await asyncio.sleep(max(0.0, began + turn / _TURNS - time.monotonic()))
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.milliseconds: list[float] = []
 
-    @asynccontextmanager
-    async def running(self, url: str) -> AsyncIterator[None]:
-        client = await nats.connect(url)
-        await client.subscribe("factom.entry-commit", cb=self._came)
-        sending = asyncio.create_task(self._send())
-        try:
-            yield
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            await client.close()
+async def _latencies(url: str) -> list[tuple[float, float]]:
+    """Return when each live event was accepted (s), and how long it took to be stored (ms)."""
+    found = []
+    client = await nats.connect(url)
+    try:
+        stream = client.jetstream()
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, filter_subject="factom.entry-commit")
+        subscription = await stream.pull_subscribe("", stream="FACTOM", config=config)
+        left = (await subscription.consumer_info()).num_pending
+        while left:
+            for message in await subscription.fetch(min(_FETCH, left), timeout=10):
+                left = message.metadata.num_pending
+                # What is recovered out of blocks names no node.
+                if message.headers and "ce-nodeidentity" in message.headers:
+                    accepted = datetime.fromisoformat(message.headers["ce-recordedtime"])
+                    stored = message.metadata.timestamp
+                    took = (stored - accepted).total_seconds() * 1000
+                    found.append((accepted.timestamp(), took))
+    finally:
+        await client.close()
+    return found
 
-    async def _came(self, message: Any) -> None:
-        # What is recovered out of blocks names no node.
-        if "ce-nodeidentity" in message.headers:
-            at = datetime.fromisoformat(message.headers["ce-recordedtime"]).timestamp()
-            self.milliseconds.append((time.time() - at) * 1000)
 
-    async def _send(self) -> None:
-        maker = Maker(9)
-        _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        with closing(writer):
-            began = time.monotonic()
-            for turn in range(1, 10**9):
-                writer.write(b"".join(maker.commit() for _ in range(_PER_SECOND // _TURNS)))
-                await writer.drain()
-                await asyncio.sleep(max(0.0, began + turn / _TURNS - time.monotonic()))
-
-    def take(self) -> dict[str, float]:
-        """Return the latencies since the last time, in milliseconds."""
-        taken, self.milliseconds = self.milliseconds, []
-        cuts = quantiles(taken, n=100)
-        return {"events": len(taken), "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
+def _told(latencies: list[tuple[float, float]], first: float, last: float) -> dict[str, float]:
+    """Return the latencies of what was accepted from `first` to `last`."""
+    taken = [took for accepted, took in latencies if first <= accepted < last]
+    cuts = quantiles(taken, n=100)
+    return {"events": len(taken), "p50_ms": round(cuts[49], 2), "p99_ms": round(cuts[98], 2)}
 
 
 def _gaps(bridge: BridgeProcess) -> tuple[int, int]:
@@ -107,32 +108,38 @@ async def _measure(blocks: int, folder: Path) -> dict[str, Any]:
         environ["BRIDGE_NATS__SERVERS"] = broker.url
         with BridgeProcess(folder / "bridge", environ) as bridge:
             await asyncio.to_thread(bridge.wait_ready)
-            live = _Live(bridge.feed_port)
-            async with live.running(broker.url):
-                await asyncio.sleep(3)
-                live.take()
-                await asyncio.sleep(_ALONE_SECONDS)
-                alone = live.take()
-                to = f"127.0.0.1:{bridge.feed_port}"
-                node = subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "bridge", "emit", "--to", to, "--stay"),
-                        *("--blocks", str(blocks), "--block-seconds", "0"),
-                        *("--fault", f"dark=3+{blocks - 4}", "--api-port", str(api)),
-                    ],
-                    stdout=subprocess.DEVNULL,
-                )
-                try:
-                    await _until(bridge, 1)
-                    live.take()
-                    seconds = await _until(bridge, 0)
-                    fetching = live.take()
-                    await asyncio.sleep(_ALONE_SECONDS)
-                    entries = live.take()
-                finally:
-                    node.kill()
-                    node.wait()
+            sending = asyncio.create_task(_send(bridge.feed_port))
+            await asyncio.sleep(3)
+            marks = [time.time()]
+            await asyncio.sleep(_PHASE_SECONDS)
+            marks.append(time.time())
+            to = f"127.0.0.1:{bridge.feed_port}"
+            node = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "bridge", "emit", "--to", to, "--stay"),
+                    *("--blocks", str(blocks), "--block-seconds", "0"),
+                    *("--fault", f"dark=3+{blocks - 4}", "--api-port", str(api)),
+                ],
+                stdout=subprocess.DEVNULL,
+            )
+            try:
+                await _until(bridge, 1)
+                marks.append(time.time())
+                seconds = await _until(bridge, 0)
+                marks.append(time.time())
+                await asyncio.sleep(_PHASE_SECONDS)
+                marks.append(time.time())
+            finally:
+                node.kill()
+                node.wait()
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            await asyncio.sleep(1)
             bridge.stop()
+        latencies = await _latencies(broker.url)
+    alone = _told(latencies, marks[0], marks[1])
+    fetching = _told(latencies, marks[2], marks[3])
+    entries = _told(latencies, marks[3], marks[4])
     return {
         "blocks": blocks,
         "alone": alone,
