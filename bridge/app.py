@@ -123,6 +123,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             delay_seconds=settings.journal.commit_delay_ms / 1000,
         )
         if journal.cut_off:
+            metrics.journal_cut_off(journal.cut_off)
             intake.offer(_damage_alert(settings.network, journal.cut_off))
         # From here on things run: the feed first, so that no broker delays it.
         tasks = _Tasks()

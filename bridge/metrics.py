@@ -98,6 +98,12 @@ class Metrics:
         self._backfill_refused = counter(
             "backfill_refused_total", "Answers of the node's API not believed, by reason", "reason"
         )
+        self._cut_off = counter(
+            "journal_cut_off_total", "Commits lost with a damaged end of the journal"
+        )
+        self._forgotten = gauge(
+            "blocks_forgotten", "Doubted and unverified blocks forgotten to stay within bounds"
+        )
         self._journal_bytes = gauge("journal_bytes", "Size of the journal's live pages")
         self._journal_head = gauge("journal_head", "Number of the last record")
         self._storage_refusals = counter(
@@ -172,6 +178,10 @@ class Metrics:
         self._missing.set(missing)
         self._highest.set(highest if highest is not None else -1)
 
+    def blocks_forgotten(self, count: int) -> None:
+        """So many were, since the start."""
+        self._forgotten.set(count)
+
     def block_judged(self, verdict: str) -> None:
         """A directory block came, and is this beside the others."""
         self._blocks.labels(verdict).inc()
@@ -208,6 +218,10 @@ class Metrics:
         """The journal has this size."""
         self._journal_bytes.set(used_bytes)
         self._journal_head.set(head)
+
+    def journal_cut_off(self, commits: int) -> None:
+        """The end of the journal was damaged."""
+        self._cut_off.inc(commits)
 
     def storage_refused(self, error: BridgeError) -> None:
         """A write did not go through."""

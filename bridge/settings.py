@@ -238,8 +238,8 @@ class NodeSettings(Section):
 
     url: str | None = None
     """The node's API, for example http://127.0.0.1:8088/v2. Unset: gaps are told, not filled."""
-    page_heights: Annotated[int, Field(ge=1, le=1001)] = 5
-    """Heights asked for at a time: they come through the node's queue, and live events behind them."""
+    page_heights: Annotated[int, Field(ge=1, le=1001)] = 1
+    """Heights that are replayed at a time: more is faster, and holds up live events longer."""
     replay_seconds: Annotated[float, Field(gt=0)] = 10
     """How long the blocks of a replay are waited for, after the last one that came."""
     backfill_from: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None

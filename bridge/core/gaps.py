@@ -272,6 +272,11 @@ class Gaps:
         self._keep(gap)
         self._signals.append(self._signal(gap, at_ns))
 
+    @property
+    def open_count(self) -> int:
+        """How many gaps are told."""
+        return sum(gap.status is not Status.SEEN for gap in self.all)
+
     def open(self) -> list[Signal]:
         """Return what would be told now of each gap whose grace is over, ascending."""
         told = (gap for gap in self.all if gap.status is not Status.SEEN)

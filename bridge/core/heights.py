@@ -108,6 +108,11 @@ class Heights:
         """Whether a block or a minute is overdue."""
         return "stalled" in self._troubles
 
+    @property
+    def open_count(self) -> int:
+        """How many gaps there are whose grace is over."""
+        return self._holes.gaps.open_count
+
     def open_gaps(self) -> list[Signal]:
         """Return what would be told now of each gap whose grace is over, ascending."""
         return self._holes.gaps.open()

@@ -6,7 +6,8 @@ each is written exactly once, whatever crashes. What they say are records of the
 published like all others.
 
 Nothing waits for the tracker. It reads ahead of its checkpoint: while there is nothing to say, its
-state is committed once a second and not with every step, so that it costs the feed no syncs.
+state is committed once a second and not with every step, and what it says is gathered for a moment,
+so that it costs the feed few syncs.
 """
 
 from __future__ import annotations
@@ -65,12 +66,19 @@ class Tracker:
         network: str,
         bounds: Bounds,
         tick_seconds: float = 1,
+        gather_seconds: float = 0.03,
         retry_seconds: float = 0.5,
     ) -> None:
+        """Take up the state that the journal has.
+
+        `gather_seconds` is how long what is said is gathered: a sync for every block that is
+        replayed would be one more that live events wait for.
+        """
         self._journal = journal
         self._metrics = metrics
         self._network = network
         self._tick_seconds = tick_seconds
+        self._gather_seconds = gather_seconds
         self._retry_seconds = retry_seconds
         items, now = journal.items(READER), time.monotonic()
         self._items: dict[str, bytes | None] = {}
@@ -79,6 +87,8 @@ class Tracker:
         self._receipts = Receipts(items, now, fetch=self._item, grace=bounds.grace)
         self._read = self._committed = journal.position(READER)
         self._committed_at = now
+        self._said: list[Run] = []
+        """What came of it all and is not yet committed."""
         self._seen: list[int] = []
         self._notes: list[Note] = []
         self._woken, self._stepped = asyncio.Event(), asyncio.Event()
@@ -159,7 +169,7 @@ class Tracker:
             try:
                 await asyncio.wait(
                     (grown, woken),
-                    timeout=self._tick_seconds,
+                    timeout=self._gather_seconds if self._said else self._tick_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
@@ -277,19 +287,20 @@ class Tracker:
         derived = self._receipts.take()
         self._items |= items
         self._items |= derived.items
-        runs = self._runs(signals, derived, at_ns)
-        due = now - self._committed_at >= _COMMIT_SECONDS
-        if not runs and not (due and (self._items or self._read > self._committed)):
+        self._said += self._runs(signals, derived, at_ns)
+        since = now - self._committed_at
+        state = self._items or self._read > self._committed
+        if since < (self._gather_seconds if self._said else _COMMIT_SECONDS) or not state:
             return
         while True:
             try:
-                await self._journal.advance(READER, self._read, runs, self._items)
+                await self._journal.advance(READER, self._read, self._said, self._items)
             except StorageFull as error:
                 self._metrics.storage_refused(error)
                 await asyncio.sleep(self._retry_seconds)
             else:
                 break
-        self._items = {}
+        self._items, self._said = {}, []
         self._committed, self._committed_at = self._read, now
         self._tell()
 
@@ -317,7 +328,8 @@ class Tracker:
 
     def _tell(self) -> None:
         heights = self._heights
-        self._metrics.heights(len(heights.open_gaps()), heights.missing, heights.highest)
+        self._metrics.heights(heights.open_count, heights.missing, heights.highest)
+        self._metrics.blocks_forgotten(heights.dropped)
 
 
 def _say(signal: Signal, detail: str) -> None:

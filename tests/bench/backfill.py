@@ -38,6 +38,7 @@ _TURNS = 100
 _PHASE_SECONDS = 15
 _FETCH = 1_000
 _MOST_SECONDS = 300
+_NODE_BLOCKS_PER_SECOND = 4_244
 
 
 async def _send(port: int) -> None:
@@ -145,6 +146,7 @@ async def _measure(blocks: int, folder: Path) -> dict[str, Any]:
         "alone": alone,
         "while blocks come": fetching,
         "while entries come": entries,
+        "a real node's replay, blocks/s (feed.md, section 8)": _NODE_BLOCKS_PER_SECOND,
         "heights_per_second": round((blocks - 4) / seconds, 1),
         "p99_ratio": round(fetching["p99_ms"] / alone["p99_ms"], 2),
         "p99_ratio_entries": round(entries["p99_ms"] / alone["p99_ms"], 2),

@@ -131,6 +131,7 @@ def tracker_of(
         network="test",
         bounds=bounds,
         tick_seconds=0.001,
+        gather_seconds=0,
         retry_seconds=0.001,
     )
 
