@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,11 @@ from bridge.settings import FeedSettings, Settings, TrackerSettings
 from bridge.sinks.kafka import KafkaSink
 from bridge.sinks.nats import NatsSink
 from bridge.stages import track
+from bridge.stages.aside import Aside
 from bridge.stages.backfill import Backfill
 from bridge.stages.intake import Intake
-from bridge.stages.publish import Lane, Rendering
+from bridge.stages.publish import Lane
+from bridge.stages.rendering import Rendering
 from bridge.stages.track import Tracker
 from bridge.status import open_status
 from bridge.status.tracking import routes as tracking_routes
@@ -94,11 +96,11 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         embedded = None
         if settings.embeds_nats:
             embedded = await enter(open_embedded(settings.embedded, settings.journal.dir, health))
-            nats = settings.nats.model_copy(update={"servers": (embedded.url,)})
-            settings = settings.model_copy(update={"nats": nats})
+            settings = _served_by(settings, embedded.url)
         sinks = build_sinks(settings, routes, journal.epoch)
         journal.register([track.READER, *(sink.name for sink in sinks)])
-        rendering = Rendering(_renderer(settings, routes, journal.epoch), len(sinks))
+        aside = await enter(aclosing(Aside(_renderer(settings, routes, journal.epoch))))
+        rendering = Rendering(aside.renderer, len(sinks), journal.flight, aside)
         lanes = tuple(
             Lane(
                 journal,
@@ -112,7 +114,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             for sink in sinks
         )
         tracker = Tracker(
-            journal, metrics, network=settings.network, bounds=_bounds(settings.tracker)
+            journal,
+            metrics,
+            network=settings.network,
+            bounds=_bounds(settings.tracker),
+            flight=journal.flight,
+            aside=aside,
         )
         intake = Intake(
             journal,
@@ -126,13 +133,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             metrics.journal_cut_off(journal.cut_off)
             intake.offer(_damage_alert(settings.network, journal.cut_off))
         # From here on things run: the feed first, so that no broker delays it.
-        tasks = _Tasks()
+        tasks = _Tasks(metrics)
         tasks.start("intake", intake.run())
         receiving = await enter(AsyncExitStack())
         ports = {"feed": await _receive(settings.feed, intake, metrics, tasks, receiving)}
         health.told("feed", "receiving", ready=True)
-        pages = [partial(tracking_routes, tracking=tracker)]
-        ports["status"] = await enter(open_status(settings.status, health, metrics, pages))
+        pages = partial(tracking_routes, tracking=tracker)
+        ports["status"] = await enter(open_status(settings.status, health, metrics, [pages]))
         if embedded is not None:
             ports["nats"] = embedded.port
             await embedded.start()
@@ -172,6 +179,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 await _within(_ACKNOWLEDGE_SECONDS, _flush(journal))
 
 
+def _served_by(settings: Settings, url: str) -> Settings:
+    """Return `settings` with the embedded server as the only NATS server."""
+    nats = settings.nats.model_copy(update={"servers": (url,)})
+    return settings.model_copy(update={"nats": nats})
+
+
 def _damage_alert(network: str, lost: int) -> Run:
     now = time.time_ns()
     detail = (
@@ -190,8 +203,9 @@ def _bounds(settings: TrackerSettings) -> Bounds:
     )
 
 
-def _renderer(settings: Settings, routes: Routes, epoch: str) -> Renderer:
-    return Renderer(
+def _renderer(settings: Settings, routes: Routes, epoch: str) -> Callable[[], Renderer]:
+    return partial(
+        Renderer,
         network=settings.network,
         epoch=epoch,
         routes=routes,
@@ -246,9 +260,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 class _Tasks:
     """The parts' tasks. The first that fails is told; a supervisor restarts the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[None] = loop.create_future()
+        metrics.watch_tasks(lambda: len(asyncio.all_tasks(loop)))
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work, name=name)

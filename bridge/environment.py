@@ -106,7 +106,8 @@ def load(environ: Mapping[str, str]) -> Settings:
                 given[plain] = Path(value).read_text(encoding="utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "it is no text"
-                problems.append(f"{name}: cannot read {value}: {reason}")
+                # The value may be the secret itself, set by mistake: it is not repeated.
+                problems.append(f"{name}: cannot read the file that it names: {reason}")
         elif name in known:
             given[name] = value
         else:

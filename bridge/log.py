@@ -17,6 +17,8 @@ __all__ = ["Throttle", "configure", "get"]
 
 _LONGEST_VALUE = 1_000
 _NOISY = ("aiokafka", "nats")
+_TELLS_SECRETS = "aiokafka.conn"
+"""Writes out each request at debug level, the login with its password too."""
 
 
 def get(part: str) -> structlog.stdlib.BoundLogger:
@@ -34,7 +36,13 @@ def configure(level: str, format: Literal["auto", "console", "json"]) -> None:
         _bounded,
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                # The default one shows local variables, and with them whatever is secret.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -54,6 +62,9 @@ def configure(level: str, format: Literal["auto", "console", "json"]) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+    logging.getLogger(_TELLS_SECRETS).setLevel(
+        logging.INFO if level == "debug" else logging.CRITICAL
+    )
 
 
 def _bounded(

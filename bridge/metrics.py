@@ -101,6 +101,9 @@ class Metrics:
         self._cut_off = counter(
             "journal_cut_off_total", "Commits lost with a damaged end of the journal"
         )
+        self._quarantined = gauge(
+            "records_quarantined", "Records that are not decoded: the process died at them"
+        )
         self._forgotten = gauge(
             "blocks_forgotten", "Doubted and unverified blocks forgotten to stay within bounds"
         )
@@ -109,6 +112,7 @@ class Metrics:
         self._storage_refusals = counter(
             "storage_refusals_total", "Writes that the journal's disk refused", "code"
         )
+        self._tasks = gauge("tasks", "Tasks of the event loop: steady, whatever comes and goes")
 
     # The feed
 
@@ -223,6 +227,16 @@ class Metrics:
         """The end of the journal was damaged."""
         self._cut_off.inc(commits)
 
+    def quarantined(self, count: int) -> None:
+        """So many records are not to be decoded, from this start on."""
+        self._quarantined.set(count)
+
     def storage_refused(self, error: BridgeError) -> None:
         """A write did not go through."""
         self._storage_refusals.labels(error.code).inc()
+
+    # The process
+
+    def watch_tasks(self, count: Callable[[], float]) -> None:
+        """Ask this for the number of tasks at each scrape."""
+        self._tasks.set_function(count)

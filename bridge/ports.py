@@ -61,8 +61,10 @@ class Journal(Protocol):
         """
         ...
 
-    async def append(self, runs: Sequence[Run]) -> int:
+    async def append(self, runs: Sequence[Run], *, urgent: bool = False) -> int:
         """Commit and sync `runs`, and return the number of the last record.
+
+        What is `urgent`, and small, is written past the cap, and with the reserve's room.
 
         Raises:
             StorageFull: nothing was written; the same call may be made again.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import NoDecode
@@ -19,8 +22,13 @@ __all__ = [
     "Section",
     "chain_id",
     "commas",
+    "is_file",
+    "nats_servers",
     "networks",
+    "web_address",
 ]
+
+_COMMA_IN_LOGIN = re.compile("//[^/@]*,[^/@]*@")
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -60,6 +68,49 @@ def networks(value: tuple[str, ...]) -> tuple[str, ...]:
         if part not in {"loopback", "any"}:
             ipaddress.ip_network(part)
     return value
+
+
+def nats_servers(value: object) -> object:
+    """Take servers apart, and refuse what is none: it may hold a password, and is not repeated."""
+    servers = commas(value)
+    cut = isinstance(value, str) and _COMMA_IN_LOGIN.search(value)
+    if cut or not isinstance(servers, tuple) or not all(map(_is_server, servers)):
+        raise ValueError(
+            "servers are written like nats://nats:4222; a password with commas or other signs"
+            " belongs into BRIDGE_NATS__PASSWORD"
+        )
+    return servers
+
+
+def _is_server(value: str) -> bool:
+    return _is_address(value if "://" in value else f"nats://{value}")
+
+
+def web_address(value: str) -> str:
+    """Refuse what is no address of HTTP. As `nats_servers`."""
+    if not value.startswith(("http://", "https://")) or not _is_address(value):
+        raise ValueError("it is written like http://127.0.0.1:8088/v2")
+    return value
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # Of a password that is not quoted, the rest stands behind the host.
+        rest = parts.path + parts.query + parts.fragment
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        known = url.isascii() and url.isprintable() and parts.port != 0
+        return known and "@" not in rest and all(0 < len(label) < 64 for label in labels)
+    except ValueError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Say whether `path` is a file, also of what is no path at all, but a secret in its place."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 Name = Annotated[str, AfterValidator(_name)]

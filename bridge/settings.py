@@ -36,7 +36,10 @@ from bridge.setting_types import (
     Section,
     chain_id,
     commas,
+    is_file,
+    nats_servers,
     networks,
+    web_address,
 )
 
 __all__ = [
@@ -112,8 +115,8 @@ class FeedSettings(Section):
             raise ValueError("UDP cannot be encrypted: with TLS, set BRIDGE_FEED__PROTOCOLS to tcp")
         for name in ("tls_cert", "tls_key", "tls_client_ca"):
             path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise ValueError(f"there is no file {path} (BRIDGE_FEED__{name.upper()})")
+            if path is not None and not is_file(path):
+                raise ValueError(f"BRIDGE_FEED__{name.upper()}: there is no such file")
         return self
 
     @property
@@ -142,7 +145,9 @@ class JournalSettings(Section):
 class NatsSettings(Section):
     """NATS JetStream."""
 
-    servers: List = ()
+    servers: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(nats_servers), Field(repr=False)
+    ] = ()
     """Servers, for example nats://nats:4222, several with commas. Unset: no NATS sink."""
     stream: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,100}$")] = "FACTOM"
     """The JetStream stream; made where it is missing."""
@@ -236,7 +241,7 @@ class TrackerSettings(Section):
 class NodeSettings(Section):
     """The node's API, by which missing blocks are asked for."""
 
-    url: str | None = None
+    url: Annotated[Annotated[str, AfterValidator(web_address)] | None, Field(repr=False)] = None
     """The node's API, for example http://127.0.0.1:8088/v2. Unset: gaps are told, not filled."""
     page_heights: Annotated[int, Field(ge=1, le=1001)] = 1
     """Heights that are replayed at a time: more is faster, and holds up live events longer."""
@@ -265,6 +270,13 @@ class StatusSettings(Section):
     """Connections at one time; one more is closed at once."""
     request_seconds: Seconds = 5
     """Time for a request to come whole, and for its answer to be taken; also for idle ones."""
+
+    @model_validator(mode="after")
+    def _token_fits_a_header(self) -> StatusSettings:
+        token = self.token.get_secret_value() if self.token else ""
+        if not (token.isascii() and token.isprintable()):
+            raise ValueError("BRIDGE_STATUS__TOKEN must be printable ASCII: it stands in a header")
+        return self
 
 
 class LogSettings(Section):
@@ -368,7 +380,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "BRIDGE_JOURNAL__MAX_BYTES must be four times BRIDGE_FEED__MAX_PAYLOAD_BYTES or more"
             )
-        if not _is_loopback(self.status.host) and self.status.token is None:
+        if not _is_loopback(self.status.host) and not self.status.token:
             raise ValueError(
                 f"BRIDGE_STATUS__HOST is {self.status.host}: set BRIDGE_STATUS__TOKEN, or"
                 " BRIDGE_STATUS__TOKEN_FILE"
@@ -388,12 +400,12 @@ class Settings(BaseSettings):
         for server in kafka.bootstrap_servers:
             if not server.rpartition(":")[2].isdecimal():
                 raise ValueError(
-                    f"BRIDGE_KAFKA__BOOTSTRAP_SERVERS: {server} needs a port, as in kafka:9092"
+                    "BRIDGE_KAFKA__BOOTSTRAP_SERVERS: each needs a port, as in kafka:9092"
                 )
         for section, chosen in (("KAFKA", kafka), ("NATS", nats)):
             for name, value in chosen:
-                if isinstance(value, Path) and not value.is_file():
-                    raise ValueError(f"BRIDGE_{section}__{name.upper()}: there is no file {value}")
+                if isinstance(value, Path) and not is_file(value):
+                    raise ValueError(f"BRIDGE_{section}__{name.upper()}: there is no such file")
         if not _is_loopback(self.embedded.host):
             raise ValueError(
                 "BRIDGE_EMBEDDED__HOST must be a loopback address: the embedded server has no login"

@@ -24,6 +24,8 @@ class MemoryJournal:
         self.kept: dict[str, dict[str, bytes]] = {}
         """The items of each reader."""
         self.refusals: deque[BridgeError] = deque()
+        self.has_reserve = False
+        """Whether what is urgent is taken all the same."""
         self.attempts: list[tuple[Run, ...]] = []
         self.open = asyncio.Event()
         """Cleared, a write does not end."""
@@ -69,10 +71,11 @@ class MemoryJournal:
             found.append(group)
         return found
 
-    async def append(self, runs: Sequence[Run]) -> int:
+    async def append(self, runs: Sequence[Run], *, urgent: bool = False) -> int:
         self.attempts.append(tuple(runs))
         # As the real one: whoever waits may be cancelled, the commit may not.
-        return await asyncio.shield(asyncio.ensure_future(self._write(runs)))
+        refuses = not (urgent and self.has_reserve)
+        return await asyncio.shield(asyncio.ensure_future(self._write(runs, refuses=refuses)))
 
     async def advance(
         self, reader: str, seq: int, runs: Sequence[Run], items: Mapping[str, bytes | None]
@@ -93,9 +96,9 @@ class MemoryJournal:
     def item(self, reader: str, name: str) -> bytes | None:
         return self.kept.get(reader, {}).get(name)
 
-    async def _write(self, runs: Sequence[Run]) -> int:
+    async def _write(self, runs: Sequence[Run], *, refuses: bool = True) -> int:
         await self.open.wait()
-        if self.refusals:
+        if self.refusals and refuses:
             raise self.refusals.popleft()
         if runs:
             count = sum(run.records for run in runs)

@@ -10,7 +10,7 @@ from bridge.core.signals import Cause, Signal, Status, Trouble
 from bridge.model import Way
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert, HeightRange
 
-__all__ = ["alert_of", "gap_told", "regression_alert", "storage_alert"]
+__all__ = ["alert_of", "gap_told", "regression_alert", "storage_alert", "storage_over"]
 
 _TYPES = {
     Trouble.GAP: GapAlert.TYPE_GAP,
@@ -89,7 +89,8 @@ def alert_of(network: str, signal: Signal) -> GapAlert:
     )
 
 
-_FULL = "the journal's disk was full and the feed was closed; what the node sent is lost"
+_FULL = "the journal's disk is full and the feed is closed; what the node sends is lost"
+_ROOM = "the journal is written again and the feed is open; the node dropped what it had meanwhile"
 
 
 def storage_alert(network: str, at_ns: int, detail: str = _FULL) -> GapAlert:
@@ -104,6 +105,14 @@ def storage_alert(network: str, at_ns: int, detail: str = _FULL) -> GapAlert:
         changed_at=_time(at_ns),
         detail=detail,
     )
+
+
+def storage_over(opened: GapAlert, at_ns: int) -> GapAlert:
+    """Return the alert that what `opened` tells of is over."""
+    over = GapAlert(status=GapAlert.STATUS_RESOLVED, changed_at=_time(at_ns), detail=_ROOM)
+    alert = GapAlert.FromString(opened.SerializeToString())
+    alert.MergeFrom(over)
+    return alert
 
 
 def regression_alert(network: str, sink: str, held: int, had: int, at_ns: int) -> GapAlert:

@@ -30,9 +30,11 @@ _BYTES_PER_PART = 12
 """Less than any true block needs on average for a field: hashes alone are 32 bytes."""
 
 _MOST_PARTS = 700_000
-"""Counting them must not hold the loop for more than a quarter of a second."""
+"""More than a true block of the largest size has."""
 
 _SMALLEST_PART = 2
+_VALUES_PER_PART = 4
+"""Values of a message without sub-messages cost that much less, and true ones may be tiny."""
 
 _KINDS = {
     "chainCommit": Kind.CHAIN_COMMIT,
@@ -110,12 +112,18 @@ def _bound_json(payload: bytes) -> None:
     """Refuse JSON of very many tiny values before the parser gives each its memory."""
     allowed = _allowed_parts(len(payload))
     structures = payload.count(b"{") + payload.count(b"[")
-    if structures > allowed or max(payload.count(b'"'), payload.count(b",")) > 4 * allowed:
+    if (
+        structures > allowed
+        or max(payload.count(b'"'), payload.count(b",")) > _VALUES_PER_PART * allowed
+    ):
         raise DecodeError("too-many-parts", "more values than a true event has")
 
 
 _Shape = dict[int, Any]
-"""Numbers of a message's sub-message fields, each with that message's own shape."""
+"""Numbers of a message's sub-message fields, each with that message's own shape.
+
+Messages that have a bounded number of values are left out.
+"""
 
 
 def _shape(descriptor: Any, known: dict[str, _Shape]) -> _Shape:
@@ -124,7 +132,9 @@ def _shape(descriptor: Any, known: dict[str, _Shape]) -> _Shape:
         shape = known[descriptor.full_name] = {}
         for field in descriptor.fields:
             if field.type == FieldDescriptor.TYPE_MESSAGE:
-                shape[field.number] = _shape(field.message_type, known)
+                inner = _shape(field.message_type, known)
+                if inner or any(each.is_repeated for each in field.message_type.fields):
+                    shape[field.number] = inner
     return shape
 
 
@@ -133,19 +143,20 @@ _EVENT_SHAPE: Mapping[int, Any] = _shape(FactomEvent.DESCRIPTOR, {})
 
 def _bound_parts(payload: bytes) -> None:
     """Refuse a payload of very many tiny sub-messages before the parser gives each its memory."""
-    left = _allowed_parts(len(payload))
+    left = _allowed_parts(len(payload)) * _VALUES_PER_PART
     stack: list[tuple[int, int, Mapping[int, Any]]] = [(0, len(payload), _EVENT_SHAPE)]
     try:
         while stack:
             at, end, shape = stack.pop()
+            cost = _VALUES_PER_PART if shape else 1
             while at < end:
                 tag, at = _varint(payload, at)
-                left -= 1
+                left -= cost
                 wire = tag & 7
                 if wire == 2:
                     size, at = _varint(payload, at)
                     inner = shape.get(tag >> 3)
-                    if inner and size:
+                    if inner is not None and size:
                         stack.append((at, min(at + size, end), inner))
                     at += size
                 elif wire == 0:

@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 _SENTENCE = 1_000
+_QUARANTINED = (
+    "the bridge died at this record time and again, so it is not decoded any more;"
+    " report these bytes as a bug"
+)
 LETTER_BYTES = 65_536
 """A dead letter holds a payload up to this size; of a larger one it holds a reference."""
 
@@ -156,6 +160,17 @@ class Renderer:
                         blocks = True
                 seq += 1
         return Rendered(group.first, group.last, messages, left_out, blocks)
+
+    def quarantined(self, group: Group) -> Rendered:
+        """Return the dead letter in place of the one record of `group`, which is not decoded."""
+        return self.instead(group, "quarantined", _QUARANTINED)
+
+    def instead(self, group: Group, reason: str, sentence: str) -> Rendered:
+        """Return the dead letter in place of the one record of `group`."""
+        (run,) = group.runs
+        ((_, payload),) = split_frames(run.frames)
+        letter = self._dead_letter(group.first, payload, run, reason, sentence)
+        return Rendered(group.first, group.last, [letter], Counter(), blocks=False)
 
     def refused(self, message: Message, sink: str, error: str) -> Message:
         """Return the dead letter that takes the place of `message`, which `sink` refused."""

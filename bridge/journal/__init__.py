@@ -9,6 +9,8 @@ import apsw
 
 from bridge import log
 from bridge.journal.file import connect, locked, refuse
+from bridge.journal.flight import open_flight
+from bridge.journal.reserve import Reserve
 from bridge.journal.sqlite import Journal
 from bridge.journal.wal import set_damage_aside
 from bridge.metrics import Metrics
@@ -37,13 +39,15 @@ async def open_journal(settings: JournalSettings, metrics: Metrics) -> AsyncIter
                 kept=f"{path}-wal.damaged",
                 remedy="Check the disk, and fetch what is missing.",
             )
+        reserve = Reserve(settings.dir / "reserve")
         writer, reader = connect(path)
         try:
-            journal = Journal(settings, writer, reader, metrics)
+            journal = Journal(settings, writer, reader, reserve, metrics)
         except apsw.Error as error:
             refuse(error)
         journal.cut_off = cut_off
         try:
-            yield journal
+            with open_flight(settings.dir, journal.epoch, journal.head, metrics) as journal.flight:
+                yield journal
         finally:
             journal.close()

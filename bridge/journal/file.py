@@ -14,7 +14,16 @@ import apsw
 
 from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
 
-__all__ = ["CHECKPOINT_PAGES", "PAGE_BYTES", "connect", "locked", "one", "read_only", "refuse"]
+__all__ = [
+    "CHECKPOINT_PAGES",
+    "PAGE_BYTES",
+    "connect",
+    "fold",
+    "locked",
+    "one",
+    "read_only",
+    "refuse",
+]
 
 PAGE_BYTES = 16_384
 CHECKPOINT_PAGES = 2_000
@@ -115,6 +124,29 @@ def read_only(path: Path) -> apsw.Connection:
 def one(connection: apsw.Connection, sql: str) -> Any:
     """Return the one value that `sql` asks for."""
     return next(iter(connection.execute(sql)))[0]
+
+
+def fold(writer: apsw.Connection) -> None:
+    """Fold the WAL into the file and begin it anew, if the file need not grow for it.
+
+    Raises:
+        StorageFull: it takes room all the same.
+    """
+    try:
+        pages = Path(writer.filename).stat().st_size // PAGE_BYTES
+        # Those that are in the WAL alone; so many must be free, and are cut off.
+        beyond = one(writer, "PRAGMA page_count") - pages
+        if beyond > one(writer, "PRAGMA freelist_count"):
+            return
+        if beyond > 0:
+            # Pages that are cut off are not written, unless the cache spills them before.
+            writer.execute("PRAGMA cache_spill = OFF")
+            list(writer.execute(f"PRAGMA incremental_vacuum({beyond})"))
+        writer.wal_checkpoint()
+    except apsw.Error as error:
+        refuse(error)
+    finally:
+        writer.execute("PRAGMA cache_spill = ON")
 
 
 def refuse(error: apsw.Error) -> NoReturn:

@@ -7,25 +7,27 @@ is as fast as a plain segment file, with a recovery that others have proven. WAL
 One connection writes, in a thread of its own, and it alone checkpoints the WAL; another one reads,
 in short transactions. Checkpoints of the readers ride along with the next commit. Delivered
 records stay for the replay horizon; trimming takes whole groups from the old end, and only behind
-checkpoints that are durable.
+checkpoints that are durable. On a full disk an alert and the trimming have the room of a reserve.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 import google_crc32c
 
+from bridge.core.flight import Flight
 from bridge.core.groups import pack, unpack
 from bridge.errors import StorageDamaged, StorageFull
-from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, one, read_only, refuse
+from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, fold, one, read_only, refuse
+from bridge.journal.marks import Marks
+from bridge.journal.reserve import Reserve
 from bridge.journal.rows import checkpoints, oldest, parts, row_of
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
@@ -48,6 +50,12 @@ _ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
 _TRIM_ROWS = 64
 """Rows deleted in one transaction, so that a commit never waits long behind it."""
 
+_ROOM_ROWS = 1_000
+"""The same where nothing can be committed meanwhile: the fewer transactions, the less room."""
+
+_FOR_ALERTS = 4
+"""Slices of the reserve that trimming leaves."""
+
 T = TypeVar("T")
 
 
@@ -59,18 +67,21 @@ class Journal:
         settings: JournalSettings,
         writer: apsw.Connection,
         reader: apsw.Connection,
+        reserve: Reserve,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._writer = writer
         self._reader = reader
+        self._reserve = reserve
         self._items = read_only(Path(reader.filename))
         self._write_thread = ThreadPoolExecutor(1, "journal-writer")
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
         self.cut_off = 0
         """Transactions that were accepted, and lost to damage of the WAL."""
+        self.flight = Flight.unkept()
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
         self._last_row, self.head = self._inherit()
         self._head_then = self._written = self.head
@@ -81,8 +92,7 @@ class Journal:
             if state is not None:
                 self._states[name] = state
         self._durable = dict(self._readers)
-        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), self.head)])
-        self._expired = 0
+        self._marks = Marks(settings.replay_seconds, self.head)
 
     def _inherit(self) -> tuple[int, int]:
         """Return the last row's first number, and the number of the last record.
@@ -149,13 +159,14 @@ class Journal:
         self._readers = {name: self._readers.get(name, first - 1) for name in names}
         self._durable = {name: self._durable.get(name, first - 1) for name in names}
 
-    async def append(self, runs: Sequence[Run]) -> int:
+    async def append(self, runs: Sequence[Run], *, urgent: bool = False) -> int:
         """See `ports.Journal`."""
+        write = self._commit_urgently if urgent else self._commit_within_cap
         try:
-            head = await self._in(self._write_thread, self._commit, runs, None)
+            head = await self._in(self._write_thread, write, runs)
         except StorageFull:
             await self._in(self._write_thread, self._make_room)
-            raise
+            head = await self._in(self._write_thread, write, runs)
         self._grow(head)
         return head
 
@@ -195,13 +206,14 @@ class Journal:
                 await self.flush()
                 while await self._in(self._write_thread, self._trim):
                     pass
+                await self._in(self._write_thread, self._reserve.fill)
             except StorageFull as error:
                 self._metrics.storage_refused(error)
 
     async def flush(self) -> None:
         """Make the checkpoints durable. Raises: as `append`."""
         if self._readers != self._durable:
-            await self._in(self._write_thread, self._commit, (), None)
+            await self._in(self._write_thread, self._commit)
 
     def _grow(self, head: int) -> None:
         if head > self.head:
@@ -216,14 +228,19 @@ class Journal:
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
+    def _commit_urgently(self, runs: Sequence[Run]) -> int:
+        return self._reserve.spend(partial(self._commit, runs))
+
+    def _commit_within_cap(self, runs: Sequence[Run]) -> int:
+        self._respect_cap()
+        return self._commit(runs)
+
     def _commit(
         self,
-        runs: Sequence[Run],
-        advance: tuple[str, int, Mapping[str, bytes | None]] | None,
+        runs: Sequence[Run] = (),
+        advance: tuple[str, int, Mapping[str, bytes | None]] | None = None,
     ) -> int:
         head = self._written
-        if runs and not advance:
-            self._respect_cap()
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
         write = self._writer.execute
         try:
@@ -274,12 +291,20 @@ class Journal:
                 )
 
     def _make_room(self) -> None:
-        """Delete all that was delivered, horizon or not, as far as the disk lets us."""
+        """Delete all that was delivered, horizon or not, as far as the disk lets us.
+
+        The file keeps what is freed, lest others take it; so does the WAL, which begins anew.
+        """
+        spend = partial(self._reserve.spend, spare=_FOR_ALERTS)
         try:
-            while self._trim(everything=True):
-                pass
+            if self._readers != self._durable:
+                spend(self._commit)
+            again = True
+            while again:
+                again = spend(partial(self._trim, everything=True))
+                spend(partial(fold, self._writer))
         except StorageFull:
-            # Deleting needs a little room too; it is tried again with the next write.
+            # It is tried again with the next write.
             return
 
     # Trimming
@@ -289,20 +314,6 @@ class Journal:
         free: int = one(self._writer, "PRAGMA freelist_count")
         return (pages - free) * PAGE_BYTES
 
-    def _expire(self) -> int:
-        """Return the last number that is older than the horizon.
-
-        Time is monotonic: a mark says where the head was when, and marks begin anew at each start.
-        """
-        now = time.monotonic()
-        if now - self._marks[-1][0] >= 1:
-            self._marks.append((now, self.head))
-        while self._marks and self._marks[0][0] <= now - self._settings.replay_seconds:
-            self._expired = self._marks.popleft()[1]
-        if not self._marks:
-            self._marks.append((now, self.head))
-        return self._expired
-
     def _trim(self, *, everything: bool = False) -> bool:
         """Delete a few groups that nobody needs; say whether to call again."""
         try:
@@ -310,16 +321,19 @@ class Journal:
             self._metrics.journal_measured(used, self.head)
             delivered = min(self._durable.values(), default=0)
             over = used > self._settings.replay_bytes
-            limit = delivered if everything or over else min(delivered, self._expire())
-            old = list(self._writer.execute(_OLD, (limit, _TRIM_ROWS)))
+            expired = self._marks.expired(self.head)
+            limit = delivered if everything or over else min(delivered, expired)
+            most = _ROOM_ROWS if everything else _TRIM_ROWS
+            old = list(self._writer.execute(_OLD, (limit, most)))
             if not old:
                 return False
             self._writer.execute("DELETE FROM groups WHERE first <= ?", old[-1])
-            # Each row of the answer is a page given back: it must be read to the end.
-            list(self._writer.execute(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})"))
+            if not everything:
+                # Each row of the answer is a page given back: it must be read to the end.
+                list(self._writer.execute(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})"))
         except apsw.Error as error:
             refuse(error)
-        return len(old) == _TRIM_ROWS or (over and not everything)
+        return len(old) == most or (over and not everything)
 
     def close(self) -> None:
         """Finish what is in progress and close the file."""

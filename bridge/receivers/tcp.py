@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import cast
 
 from bridge import log
@@ -30,6 +31,8 @@ _CHECK_SECONDS = 1
 _REFUSAL_LOG_SECONDS = 10
 _NODE_LINES = 20
 """Nodes told of in that time: more than there are, and few enough for the log."""
+_SILENT_SECONDS = 5
+"""How long a connection keeps its place, when others want it, without having sent an event."""
 _UNREAD_BYTES = 65_536
 """What TLS may have to say to a peer that does not read."""
 
@@ -73,6 +76,27 @@ class TcpReceiver:
                 "refused", reason=reason, peer=peer, cause=cause, more_not_logged=held_back
             )
 
+    def enter(self, host: str) -> str | None:
+        """Count a connection from `host`; return the reason if it is refused instead."""
+        return self.gate.enter(host, lambda full: self._make_room(host, full))
+
+    def _make_room(self, newcomer: str, full: str | None) -> bool:
+        """End a connection that sent no event: of the lowest rank, and of these the oldest.
+
+        Idle connections may stay for ever, as a node is idle between two blocks; so without this
+        a few of them would keep every node out.
+        """
+        rank, late = self.gate.rank, time.monotonic() - _SILENT_SECONDS
+        silent = [
+            (rank(one.host), one.silent_since, one)
+            for one in self.connections
+            if one.silent_since is not None and full in {None, one.host}
+        ]
+        held = [each for each in silent if each[1] < late or each[0] < rank(newcomer)]
+        if held:
+            min(held, key=itemgetter(0, 1))[2].evict()
+        return bool(held)
+
     def shed(self) -> None:
         """Close every connection."""
         for connection in list(self.connections):
@@ -103,11 +127,13 @@ class _Connection(asyncio.Protocol):
         """Bytes of the unfinished frame."""
         self._ended = False
         self._peer = ""
-        self._host = ""
+        self.host = ""
         self._entered = False
         self._paused = False
         self._told = False
         self._tls: Channel | None = None
+        self.silent_since: float | None = None
+        """Since when it could have sent a first event; None once it has, and while not read."""
         self.unfinished_since: float | None = None
         """Since when it owes us the rest of a frame, or of the handshake."""
 
@@ -120,16 +146,17 @@ class _Connection(asyncio.Protocol):
             # It has gone already.
             self._transport.abort()
             return
-        self._host = address[0]
-        reason = "storage-full" if self._feed.closed else receiver.gate.enter(self._host)
+        self.host = address[0]
+        reason = "storage-full" if self._feed.closed else receiver.enter(self.host)
         if reason is not None:
-            receiver.refused(reason, self._host)
+            receiver.refused(reason, self.host)
             self._transport.abort()
             return
         self._entered = True
         _keep_alive(transport.get_extra_info("socket"))
         self._peer = f"tcp/{receiver.number()}"
         receiver.connections.add(self)
+        self.silent_since = time.monotonic()
         receiver.metrics.connections("tcp", receiver.gate.open)
         if receiver.certificates is not None:
             self._tls = receiver.certificates.channel()
@@ -185,8 +212,10 @@ class _Connection(asyncio.Protocol):
     def _tell(self) -> None:
         # Whoever sends nothing is no node, and not worth a line.
         self._told = True
+        self.silent_since = None
+        self._receiver.gate.heard(self.host)
         if self._receiver.node_lines.passes():
-            _log.info("node connected", peer=self._peer, address=self._host)
+            _log.info("node connected", peer=self._peer, address=self.host)
 
     def check(self, now: float) -> None:
         """End the connection if what it owes is late."""
@@ -214,13 +243,15 @@ class _Connection(asyncio.Protocol):
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             # While we do not read, its rest may lie in the socket: it is not the peer who is late.
-            self.unfinished_since = None
+            self.unfinished_since = self.silent_since = None
             self._transport.pause_reading()
             self._feed.when_relieved(self._resume)
 
     def _resume(self) -> None:
         self._paused = False
         if not self._transport.is_closing():
+            if not self._told:
+                self.silent_since = time.monotonic()
             if self.pending or (self._tls is not None and not self._tls.established):
                 self.unfinished_since = time.monotonic()
             self._transport.resume_reading()
@@ -234,25 +265,38 @@ class _Connection(asyncio.Protocol):
         """Close the connection for `reason`, at once or when what was written is on its way."""
         if not self._transport.is_closing():
             self._ended = True
-            self._receiver.refused(reason, f"{self._peer} {self._host}", sentence)
+            self.silent_since = None
+            self._receiver.refused(reason, f"{self._peer} {self.host}", sentence)
             if abort:
                 self._transport.abort()
             else:
                 self._transport.close()
 
+    def evict(self) -> None:
+        """End it at once, so that its place is free when this returns."""
+        self.end("evicted")
+        self._leave()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._entered:
             return
         receiver = self._receiver
-        receiver.gate.leave(self._host)
-        receiver.connections.discard(self)
-        receiver.buffered -= self.pending
-        receiver.metrics.connections("tcp", receiver.gate.open)
         if self.pending and exc is None and not self._ended:
             # The node sends the same event again, whole, after it has connected anew.
             receiver.metrics.refused("partial-frame")
         if self._told and receiver.node_lines.passes():
             _log.info("node gone", peer=self._peer, unfinished_bytes=self.pending)
+        self._leave()
+
+    def _leave(self) -> None:
+        receiver = self._receiver
+        self._entered = False
+        if not self._told:
+            receiver.gate.silent(self.host)
+        receiver.gate.leave(self.host)
+        receiver.connections.discard(self)
+        receiver.buffered -= self.pending
+        receiver.metrics.connections("tcp", receiver.gate.open)
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -2,8 +2,8 @@
 
 The only thing that receiving waits for is this commit. While one commit is under way the next one
 gathers, so a slow disk makes larger commits and not more of them. A disk that is full stops the
-reading and loses nothing; if it stays full, the feed is closed, so that the node knows, and the
-loss that follows is told by an alert when there is room again.
+reading and loses nothing; if it stays full, the feed is closed, so that the node knows. An alert
+tells of that at once, with room that the journal keeps for it, and another one when it is over.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from bridge import log
-from bridge.core.alerts import storage_alert
+from bridge.core.alerts import storage_alert, storage_over
 from bridge.core.groups import own_run
 from bridge.errors import StorageFull
 from bridge.health import Health
 from bridge.metrics import Metrics
 from bridge.model import Kind, Run
+from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.ports import Journal
 
 __all__ = ["Intake"]
@@ -110,6 +111,8 @@ class Intake:
 
     async def _commit(self, runs: Sequence[Run]) -> None:
         full_since: float | None = None
+        alert: GapAlert | None = None
+        told = False
         while True:
             started = time.perf_counter()
             try:
@@ -122,11 +125,20 @@ class Intake:
                     self.closed = True
                     _log.error("feed closed, the journal's disk stays full", remedy=error.remedy)
                     self.shed()
+                    alert = storage_alert(self._network, time.time_ns())
+                    told = await self._tell(alert)
                 await asyncio.sleep(self._retry)
                 continue
             self._metrics.committed(runs, time.perf_counter() - started)
             if full_since is not None:
-                await self._recovered()
+                self._health.told("journal", "ready", ready=True)
+                _log.info("journal is written again")
+            if alert is not None:
+                self.closed = False
+                # Behind all that came before the feed was closed: what is missing comes after it.
+                over = storage_over(alert, time.time_ns())
+                for each in [over] if told else [alert, over]:
+                    self.offer(_run(each))
             return
 
     def _refused(self, error: StorageFull) -> None:
@@ -134,11 +146,17 @@ class Intake:
         if self._health.told("journal", error.code, cause=str(error)):
             _log.error("journal not written, reading stops", error=str(error), remedy=error.remedy)
 
-    async def _recovered(self) -> None:
-        self._health.told("journal", "ready", ready=True)
-        _log.info("journal is written again")
-        if self.closed:
-            self.closed = False
-            now = time.time_ns()
-            alert = storage_alert(self._network, now)
-            await self._commit([own_run(Kind.GAP_ALERT, alert.SerializeToString(), now)])
+    async def _tell(self, alert: GapAlert) -> bool:
+        """Say whether the alert could be written on the full disk; else it is owed."""
+        runs, started = [_run(alert)], time.perf_counter()
+        try:
+            await self._journal.append(runs, urgent=True)
+        except StorageFull as error:
+            self._metrics.storage_refused(error)
+            return False
+        self._metrics.committed(runs, time.perf_counter() - started)
+        return True
+
+
+def _run(alert: GapAlert) -> Run:
+    return own_run(Kind.GAP_ALERT, alert.SerializeToString(), time.time_ns())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -19,7 +18,7 @@ from bridge import log
 from bridge.core.alerts import regression_alert
 from bridge.core.claim import claim_check, size
 from bridge.core.groups import own_run
-from bridge.core.render import Rendered, Renderer
+from bridge.core.render import Rendered
 from bridge.core.repeats import Repeats
 from bridge.errors import (
     BridgeError,
@@ -31,43 +30,15 @@ from bridge.errors import (
 )
 from bridge.health import Health
 from bridge.metrics import Metrics
-from bridge.model import Group, Kind, Message, Tail
+from bridge.model import Kind, Message, Tail
 from bridge.ports import Journal, Sink
+from bridge.stages.rendering import Rendering
 
-__all__ = ["Lane", "Rendering"]
-
-_KEPT_GROUPS, _KEPT_BYTES = 16, 1024 * 1024
-"""Groups that are kept for the other lanes, and how large one may be for that."""
+__all__ = ["Lane"]
 
 _PATIENCE_SECONDS = 3
 
 _log = log.get("publish")
-
-
-class Rendering:
-    """Renders groups for all lanes; lanes that are side by side share the work."""
-
-    def __init__(self, renderer: Renderer, lanes: int) -> None:
-        self._renderer = renderer
-        self._is_shared = lanes > 1
-        self._kept: OrderedDict[tuple[int, int], Rendered] = OrderedDict()
-
-    def of(self, group: Group) -> Rendered:
-        """Return `group` as messages."""
-        key = (group.first, group.last)
-        rendered = self._kept.get(key)
-        if rendered is None:
-            rendered = self._renderer.render(group)
-            size = sum([len(message.data) for message in rendered.messages])
-            if self._is_shared and size <= _KEPT_BYTES:
-                self._kept[key] = rendered
-                if len(self._kept) > _KEPT_GROUPS:
-                    self._kept.popitem(last=False)
-        return rendered
-
-    def refused(self, message: Message, sink: str, error: str) -> Message:
-        """Return the dead letter in place of `message`."""
-        return self._renderer.refused(message, sink, error)
 
 
 def _data_size(message: Message) -> int:
@@ -204,7 +175,7 @@ class Lane:
         if tail.seq > self._journal.head:
             return False
         for group in await self._journal.read(tail.seq - 1, 0):
-            for message in self._rendering.of(group).messages:
+            for message in (await self._rendering.of(group)).messages:
                 if (message.seq, message.id) == tail:
                     return True
         return False
@@ -267,7 +238,7 @@ class Lane:
         rendered: list[Rendered] = []
         received_ns = 0
         for group in await self._journal.read(after, self._step_bytes):
-            one = self._repeats.without(self._rendering.of(group))
+            one = self._repeats.without(await self._rendering.of(group))
             rendered.append(one)
             received_ns = received_ns or (group.runs[0].received_ns if group.runs else 0)
             if one.first > after:

@@ -15,19 +15,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, NoReturn
 
 from bridge import log
 from bridge.core.alerts import alert_of, gap_told
 from bridge.core.decode import decode
-from bridge.core.framing import frame, split_frames
-from bridge.core.groups import own_run
+from bridge.core.flight import Flight, Work
+from bridge.core.framing import split_frames
 from bridge.core.heights import Bounds, Heights, Verdict
 from bridge.core.peek import Block, peek
-from bridge.core.receipts import Derived, Receipts
-from bridge.core.signals import Signal, Status
+from bridge.core.portions import LARGE_BYTES
+from bridge.core.receipts import Receipts
 from bridge.core.verify import Links, verify
 from bridge.errors import StorageFull
 from bridge.metrics import Metrics
@@ -35,6 +33,8 @@ from bridge.model import API_PEER, Group, Kind, Note, RecordType, Run, Way
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.pb.eventmessages.factomEvents_pb2 import DirectoryBlockCommit
 from bridge.ports import Journal
+from bridge.stages.aside import Aside
+from bridge.stages.saying import OWN_PEER, said
 
 __all__ = ["READER", "Tracker"]
 
@@ -46,7 +46,6 @@ _MOST_SEEN = 50_000
 _LARGE_BYTES = 64 * 1024
 """A block above this is hashed in a thread, for it takes milliseconds."""
 
-_OWN_PEER = "bridge"
 _ACCOUNTED = {Verdict.NEW, Verdict.LATE, Verdict.REPEATED, Verdict.DOUBTED, Verdict.ADOPTED}
 
 _log = log.get("tracker")
@@ -68,6 +67,8 @@ class Tracker:
         tick_seconds: float = 1,
         gather_seconds: float = 0.03,
         retry_seconds: float = 0.5,
+        flight: Flight | None = None,
+        aside: Aside | None = None,
     ) -> None:
         """Take up the state that the journal has.
 
@@ -80,6 +81,8 @@ class Tracker:
         self._tick_seconds = tick_seconds
         self._gather_seconds = gather_seconds
         self._retry_seconds = retry_seconds
+        self._flight = flight or Flight.unkept()
+        self._aside = aside
         items, now = journal.items(READER), time.monotonic()
         self._items: dict[str, bytes | None] = {}
         """What changed of the state and is not yet committed."""
@@ -152,7 +155,8 @@ class Tracker:
         """Track until cancelled."""
         while True:
             for group in await self._groups():
-                await self._track(group)
+                for part in self._flight.each(Work.TRACKING, group):
+                    await self._track(part)
                 self._read = group.last
                 # Receiving comes first: no step holds the loop for more than a group.
                 await asyncio.sleep(0)
@@ -198,7 +202,7 @@ class Tracker:
         for run in group.runs:
             if seq + run.records - 1 > self._read:
                 kind, _, number = run.peer.partition("/")
-                if kind == _OWN_PEER:
+                if kind == OWN_PEER:
                     self._own(run)
                 elif kind == API_PEER:
                     await self._fetched(run, seq, int(number))
@@ -219,7 +223,13 @@ class Tracker:
         now, at_ns = time.monotonic(), run.received_ns
         self._heights.heard(now, at_ns)
         for type_, payload in split_frames(run.frames):
-            found = peek(payload) if type_ == RecordType.FEED else None
+            if type_ != RecordType.FEED:
+                continue
+            if len(payload) > LARGE_BYTES and self._aside is not None:
+                with self._flight.waiting():
+                    found = await self._aside.peek(payload)
+            else:
+                found = peek(payload)
             if found is None:
                 continue
             if isinstance(found, int):
@@ -259,7 +269,8 @@ class Tracker:
         height = header.blockHeight
         below = self._heights.links_below(height)
         if size > _LARGE_BYTES:
-            found = await asyncio.to_thread(verify, message, below)
+            with self._flight.waiting():
+                found = await asyncio.to_thread(verify, message, below)
         else:
             found = verify(message, below)
         now = time.monotonic()
@@ -278,7 +289,8 @@ class Tracker:
         for each in judged.linked:
             self._receipts.linked(each)
         # Blocks come in pages when they are replayed, and each takes half a millisecond.
-        await asyncio.sleep(0)
+        with self._flight.waiting():
+            await asyncio.sleep(0)
 
     # What comes of it
 
@@ -287,7 +299,7 @@ class Tracker:
         derived = self._receipts.take()
         self._items |= items
         self._items |= derived.items
-        self._said += self._runs(signals, derived, at_ns)
+        self._said += said(self._network, self._metrics, signals, derived, at_ns)
         since = now - self._committed_at
         state = self._items or self._read > self._committed
         if since < (self._gather_seconds if self._said else _COMMIT_SECONDS) or not state:
@@ -304,25 +316,6 @@ class Tracker:
         self._committed, self._committed_at = self._read, now
         self._tell()
 
-    def _runs(self, signals: list[Signal], derived: Derived, at_ns: int) -> list[Run]:
-        runs = []
-        for signal in signals:
-            alert = alert_of(self._network, signal)
-            self._metrics.alerted(signal.trouble, signal.status)
-            _say(signal, alert.detail)
-            runs.append(own_run(Kind.GAP_ALERT, alert.SerializeToString(), at_ns))
-        for (way, height), recovered in groupby(derived.recovered, key=itemgetter(0, 1)):
-            frames = [frame(payload) for _, _, payload in recovered]
-            # Out of a block of the feed, or of one that was fetched: consumers are told which.
-            peer = f"{API_PEER}/{height}" if way is Way.API else _OWN_PEER
-            runs.append(Run(peer, at_ns, len(frames), b"".join(frames)))
-            self._metrics.recovered(way, len(frames))
-        runs += [
-            own_run(Kind.BLOCK_RECEIPT, receipt.SerializeToString(), at_ns)
-            for receipt in derived.receipts
-        ]
-        return runs
-
     def _item(self, name: str) -> bytes | None:
         return self._items[name] if name in self._items else self._journal.item(READER, name)
 
@@ -330,15 +323,3 @@ class Tracker:
         heights = self._heights
         self._metrics.heights(heights.open_count, heights.missing, heights.highest)
         self._metrics.blocks_forgotten(heights.dropped)
-
-
-def _say(signal: Signal, detail: str) -> None:
-    tell = _log.info if signal.status is Status.RESOLVED else _log.warning
-    tell(
-        f"{signal.trouble} {signal.status}",
-        first=signal.first,
-        last=signal.last,
-        missing=signal.count,
-        cause=signal.cause.value,
-        detail=detail,
-    )

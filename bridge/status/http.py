@@ -48,7 +48,7 @@ class _Pages:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _guard(settings: StatusSettings) -> Middleware:
+def _guard(settings: StatusSettings, connections: Connections) -> Middleware:
     token = settings.token.get_secret_value() if settings.token else None
 
     @web.middleware
@@ -56,11 +56,13 @@ def _guard(settings: StatusSettings) -> Middleware:
         if token is not None:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), token.encode()):
+                connections.refused("status-unauthorized")
                 raise web.HTTPUnauthorized(text="a bearer token is needed\n")
         elif (
             request.host.rpartition(":")[0] not in _LOCAL_HOSTS and request.host not in _LOCAL_HOSTS
         ):
             # A page of another site, led here by its name server, must read nothing.
+            connections.refused("status-foreign-host")
             raise web.HTTPForbidden(text="this host name is not served\n")
         return await handler(request)
 
@@ -97,7 +99,8 @@ async def open_status(
     pages = _Pages(health, metrics)
     connections = Connections(settings, metrics)
     app = web.Application(
-        middlewares=[_timed(connections), _guard(settings)], client_max_size=_BODY_BYTES
+        middlewares=[_timed(connections), _guard(settings, connections)],
+        client_max_size=_BODY_BYTES,
     )
     app.router.add_get("/healthz", pages.healthz)
     app.router.add_get("/readyz", pages.readyz)

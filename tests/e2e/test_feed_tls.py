@@ -293,7 +293,7 @@ async def test_certificates_that_cannot_be_used_are_told_at_the_start(tmp_path: 
     ("environ", "sentence"),
     [
         ({"TLS_KEY": str(_SERVER)}, "BRIDGE_FEED__TLS_CERT"),
-        ({"TLS_CERT": "/none/such"}, "there is no file /none/such"),
+        ({"TLS_CERT": "/none/such"}, "BRIDGE_FEED__TLS_CERT: there is no such file"),
         ({"TLS_CERT": str(_SERVER), "TLS_NAMES": "a"}, "BRIDGE_FEED__TLS_CLIENT_CA"),
         ({"TLS_CERT": str(_SERVER), "HOST": "0.0.0.0"}, "UDP cannot be encrypted"),
     ],

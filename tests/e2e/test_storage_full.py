@@ -1,7 +1,7 @@
 """The journal's disk is full for a while: told within a second, nothing lost, by itself again.
 
-The disk is full by the size that the kernel lets this process's files grow to (EFBIG), which can be
-lowered and raised while it runs.
+Where it may be mounted, that is a small disk which something else fills to the last byte. Otherwise it
+is full by the size that the kernel lets this process's files grow to (EFBIG).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from tests.bench.maker import Maker
 from tests.brokers.nats import NatsBroker
 from tests.support.bridge_process import BridgeProcess
-from tests.support.consumers import read_stream
+from tests.support.consumers import Read, read_stream
+from tests.support.small_disk import CannotMount, small_disk
 
 pytestmark = pytest.mark.brokers
 
@@ -112,15 +114,80 @@ async def test_a_disk_that_stays_full_closes_the_feed_and_is_alerted_afterwards(
         _let_files_grow_to(bridge, resource.RLIM_INFINITY)
         await bridge.delivered(2 * len(frames))
 
-        def alerted() -> bool:
-            found = bridge.metrics().total("bridge_messages_published_total", kind="gap-alert")
-            return found == 1
-
-        await asyncio.to_thread(bridge.wait_for, alerted, 10, "alert")
+        await asyncio.to_thread(bridge.wait_for, lambda: _alerts(bridge) == 2, 10, "alert")
         await asyncio.to_thread(bridge.stop)
 
-    last = (await read_stream(nats_server.url, stream))[-1]
-    assert (last.kind, b'"TYPE_STORAGE"' in last.data) == ("gap-alert", True)
+    *_, opened, over = await read_stream(nats_server.url, stream)
+    _is_storage_alert(opened, "OPENED")
+    _is_storage_alert(over, "RESOLVED")
+
+
+async def test_a_closed_feed_is_told_while_the_disk_is_full_and_outlives_a_kill(
+    tmp_path: Path, nats_server: NatsBroker
+) -> None:
+    stream = "storage-filled"
+    environ = {
+        "BRIDGE_NATS__SERVERS": nats_server.url,
+        "BRIDGE_NATS__STREAM": stream,
+        "BRIDGE_PREFIX": stream,
+    }
+    maker = Maker(5)
+    frames = [maker.reveal(2_000) for _ in range(1_000)]
+    with ExitStack() as until:
+        try:
+            disk = until.enter_context(small_disk(tmp_path / "bridge", "tmpfs", 64))
+        except CannotMount as reason:
+            pytest.skip(f"NOT TESTED, no disk of its own: {reason}")
+        bridge = until.enter_context(BridgeProcess(disk.folder, environ))
+        bridge.log = tmp_path / "bridge.log"
+        await asyncio.to_thread(bridge.wait_ready)
+        # So large a journal, and nothing of it delivered, that it has no room inside.
+        nats_server.pause()
+        until.callback(nats_server.resume)
+        reader, writer = await asyncio.open_connection("127.0.0.1", bridge.feed_port)
+        writer.write(b"".join(frames))
+        await asyncio.to_thread(
+            bridge.wait_for, lambda: bridge.metrics().accepted == 1_000, 20, "accept"
+        )
+        disk.fill()
+        writer.write(b"".join(frames))
+        await _closed(reader)
+        writer.close()
+        accepted = bridge.metrics().accepted
+
+        # The alert is out while there is no room yet.
+        nats_server.resume()
+        await asyncio.to_thread(bridge.wait_for, lambda: _alerts(bridge) == 1, 40, "alert")
+        read = await read_stream(nats_server.url, stream)
+        _is_storage_alert(read[-1], "OPENED")
+        assert len(read) == accepted + 1
+
+        # Started anew it works on the full disk, and says so.
+        bridge.kill()
+        (disk.folder / "ports.json").unlink()
+        disk.fill()
+        await asyncio.to_thread(bridge.start)
+        writer = (await asyncio.open_connection("127.0.0.1", bridge.feed_port))[1]
+        writer.write(b"".join(frames))
+        disk.free()
+        await asyncio.to_thread(bridge.wait_ready)
+        await bridge.delivered(len(frames))
+        writer.close()
+        await asyncio.to_thread(bridge.stop)
+
+    read = await read_stream(nats_server.url, stream)
+    assert sum(each.kind == "gap-alert" for each in read) == 1
+    assert [each.seq for each in read] == list(range(1, len(read) + 1))
+
+
+def _alerts(bridge: BridgeProcess) -> float:
+    return bridge.metrics().total("bridge_messages_published_total", kind="gap-alert")
+
+
+def _is_storage_alert(message: Read, status: str) -> None:
+    assert message.kind == "gap-alert"
+    assert b'"TYPE_STORAGE"' in message.data
+    assert f'"STATUS_{status}"'.encode() in message.data
 
 
 async def _closed(reader: Any) -> None:

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
+from tests.faults.chain_feed import ChainFeed
 from tests.faults.ground import Ground
 from tests.faults.outages import fed
 from tests.faults.tally import Tally
 from tests.faults.victim import Victim
 from tests.support.bridge_process import BridgeProcess
 
-__all__ = ["full"]
+__all__ = ["full", "limited"]
 
 _SECONDS = (3, 60, 10)
 _PER_SECOND = 300
@@ -24,31 +26,70 @@ _TOLD_SECONDS = 1
 _PATIENCE_SECONDS = 20
 """So long the feed is kept waiting; then its connections are closed, which is to be alerted."""
 
+_GRACE_SECONDS = 1
+_GAP_SECONDS = 3
+"""A gap is told when its grace is over, and some blocks have come."""
+
 _GIVEN_UP = "tmpfs could not be mounted: full by the size that files may grow to"
 
 
 async def full(ground: Ground, tries: int, seed: int) -> Tally:
     """Fill the disk for 3, 60 and 10 s, one after the other, as often as told."""
-    victim = Victim(ground, "disk", seed)
-    tally = victim.tally
-    alerts = 0
+    victim = _victim(ground, "disk", seed)
     with _disk(victim) as (fill, free):
-        async with fed(victim, _PER_SECOND, comes_back=True):
-            for number in range(tries):
-                seconds = _SECONDS[number % len(_SECONDS)]
-                fill()
-                await _told(victim)
-                await asyncio.sleep(seconds)
-                if victim.bridge.get("/healthz")[0] != 200:
-                    tally.broken.append("/healthz failed while the disk was full")
-                alerts += seconds > _PATIENCE_SECONDS
-                free()
-                await victim.recovered(time.monotonic())
-                tally.tries += 1
-        total = await victim.check()
-    alerted = sum(record.kind == "gap-alert" for record in victim.accepted)
-    if alerted != alerts:
-        total.broken.append(f"{alerted} alerts tell of {alerts} times that the feed was closed")
+        return await _filled(victim, tries, fill, free)
+
+
+async def limited(ground: Ground, tries: int, seed: int) -> Tally:
+    """Let no file of the bridge grow, for the same times."""
+    victim = _victim(ground, "limit", seed)
+    return await _filled(victim, tries, *_by_limit(victim.bridge))
+
+
+def _victim(ground: Ground, name: str, seed: int) -> Victim:
+    # Its feed has blocks, and a gap in them is told soon.
+    victim = Victim(ground, name, seed, {"BRIDGE_TRACKER__GRACE_SECONDS": str(_GRACE_SECONDS)})
+    victim.feed = ChainFeed(seed)
+    return victim
+
+
+async def _filled(
+    victim: Victim, tries: int, fill: Callable[[], None], free: Callable[[], None]
+) -> Tally:
+    tally = victim.tally
+    closed = 0
+    async with fed(victim, _PER_SECOND, comes_back=True):
+        for number in range(tries):
+            seconds = _SECONDS[number % len(_SECONDS)]
+            fill()
+            await _told(victim)
+            await asyncio.sleep(seconds)
+            if victim.bridge.get("/healthz")[0] != 200:
+                tally.broken.append("/healthz failed while the disk was full")
+            closed += seconds > _PATIENCE_SECONDS
+            free()
+            await victim.recovered(time.monotonic())
+            victim.tried()
+        if closed:
+            await asyncio.sleep(_GAP_SECONDS)
+    total = await victim.check()
+    held = {
+        "JetStream": await victim.sinks.streamed(),
+        "Kafka": (await victim.sinks.in_topics()).get("gap-alert", []),
+    }
+    for place, messages in held.items():
+        told = [GapAlert.FromString(each.data) for each in messages if each.kind == "gap-alert"]
+        alerts = sum(
+            each.type == GapAlert.TYPE_STORAGE and each.status == GapAlert.STATUS_OPENED
+            for each in told
+        )
+        missing = [each for each in told if each.type == GapAlert.TYPE_GAP]
+        gaps = {each.gap_id for each in missing if each.cause == GapAlert.CAUSE_STORAGE}
+        total.notes.append(
+            f"{place}: {alerts} alerts of a closed feed, {len(gaps)} gaps of blocks by storage"
+        )
+        if alerts != closed or bool(gaps) < bool(closed):
+            total.broken.append(f"{place} does not tell that the feed was closed {closed} times")
     return total
 
 

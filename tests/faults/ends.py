@@ -34,7 +34,7 @@ async def second_instance(ground: Ground, tries: int, seed: int) -> Tally:
             slowest = max(slowest, seconds)
             if code != _OTHER_INSTANCE:
                 victim.tally.broken.append(f"the second instance ended with {code}")
-            victim.tally.tries += 1
+            victim.tried()
     if slowest > _REFUSED_SECONDS:
         victim.tally.late.append(f"a second instance was refused after {slowest:.2f} s only")
     tally = await victim.check()
@@ -61,7 +61,7 @@ async def clock_jumps(ground: Ground, tries: int, seed: int) -> Tally:
             began = time.monotonic()
             await asyncio.sleep(0.5)
             await victim.recovered(began + 0.5)
-            victim.tally.tries += 1
+            victim.tried()
     tally = await victim.check()
     times = [message.attributes["recordedtime"] for message in await victim.sinks.streamed()]
     tally.notes.append(f"received from {min(times)} to {max(times)}, as the clock had it")

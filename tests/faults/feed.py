@@ -1,6 +1,6 @@
 """Nodes that send events for as long as somebody takes them, and remember what they sent.
 
-No directory blocks: what the tracker makes of them is not what is tested here.
+No directory blocks: those are in `chain_feed`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Feed:
         """Send at a pace until `ends` is set.
 
         A bridge that no longer reads, or closes the connection, is a failure; or, with
-        `comes_back`, what was not taken is given up and the feed begins anew, as a node's does.
+        `comes_back`, that is given up which was not taken, or happens meanwhile, as by a node.
         """
         while not self.ends.is_set():
             try:
@@ -57,6 +57,8 @@ class Feed:
             except OSError:
                 if not comes_back:
                     raise
+                for _ in range(per_second // 5):
+                    self.frame()
                 await asyncio.sleep(0.2)
 
     async def _steadily(self, port: int, per_second: int) -> None:

@@ -21,6 +21,8 @@ class Ground:
         self._folder = folder
         self._stack = ExitStack()
         self._numbers = count(1)
+        self.tries = 0
+        """Tries so far."""
 
     @cached_property
     def kafka(self) -> KafkaBroker:

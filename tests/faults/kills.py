@@ -25,6 +25,8 @@ POINTS = {
     "checkpoint noted": 20,
     "checkpoint written, before": 3,
     "checkpoint written, after": 3,
+    "tracked, before": 2,
+    "tracked, after": 2,
     "trim, before": 3,
     "trim, after": 3,
 }
@@ -41,7 +43,7 @@ _REACHED_SECONDS = 30
 
 async def at_random(ground: Ground, tries: int, seed: int) -> Tally:
     """Kill bridges while they are fed, half of them while they still connect."""
-    victims = [Victim(ground, "kill", seed + number) for number in range(_VICTIMS)]
+    victims = [Victim(ground, "kill", seed + number, replayed=True) for number in range(_VICTIMS)]
     shares = [len(range(number, tries, _VICTIMS)) for number in range(_VICTIMS)]
     return await _all(victims, [_at_random(*each) for each in zip(victims, shares, strict=True)])
 
@@ -59,19 +61,19 @@ async def _at_random(victim: Victim, tries: int) -> None:
         new = await asyncio.to_thread(victim.note)
         if told > new:
             victim.tally.broken.append(f"{told} were told as accepted, {new} are in the journal")
-        victim.tally.tries += 1
+        victim.tried()
 
 
 async def at_points(ground: Ground, tries: int, seed: int) -> Tally:
     """Kill bridges `tries` times at each point of `POINTS`."""
     names = [name for name in POINTS for _ in range(tries)]
-    victims = [
-        # Nothing is kept for a replay, so that there is something to trim.
-        Victim(ground, "point", seed + number, {"BRIDGE_JOURNAL__REPLAY_BYTES": "0"})
-        for number in range(_VICTIMS)
-    ]
-    shares = [names[number::_VICTIMS] for number in range(_VICTIMS)]
-    return await _all(victims, [_at_points(*each) for each in zip(victims, shares, strict=True)])
+    trims = [name for name in names if name.startswith("trim")]
+    others = [name for name in names if name not in trims]
+    victims = [Victim(ground, "point", seed + number, replayed=True) for number in range(_VICTIMS)]
+    # Nothing is kept to be sent again, so that there is something to trim; nor for a replay.
+    trimmed = Victim(ground, "trim", seed + _VICTIMS, {"BRIDGE_JOURNAL__REPLAY_BYTES": "0"})
+    works = [_at_points(victim, others[n::_VICTIMS]) for n, victim in enumerate(victims)]
+    return await _all([*victims, trimmed], [*works, _at_points(trimmed, trims)])
 
 
 async def _at_points(victim: Victim, names: list[str]) -> None:
@@ -82,6 +84,7 @@ async def _at_points(victim: Victim, names: list[str]) -> None:
         bridge.environ |= {"FAULT_POINT": name, "FAULT_NTH": str(nth)}
         # It may be killed before it receives anything: some points are passed in starting.
         await asyncio.to_thread(bridge.launch)
+        comparing = asyncio.create_task(victim.compare())
         feed = asyncio.create_task(victim.fed())
         try:
             code = await asyncio.to_thread(bridge.wait, _REACHED_SECONDS)
@@ -91,8 +94,9 @@ async def _at_points(victim: Victim, names: list[str]) -> None:
             if code != -signal.SIGKILL:
                 victim.tally.broken.append(f"ended with {code} before {name}")
         await feed
+        await comparing
         await asyncio.to_thread(victim.note)
-        victim.tally.tries += 1
+        victim.tried()
     bridge.module = "bridge"
 
 
@@ -108,6 +112,7 @@ async def _all(victims: list[Victim], works: list[Coroutine[Any, Any, None]]) ->
             if tally.rewinds > tally.tries:
                 tally.broken.append(f"{tally.rewinds} batches twice after {tally.tries} kills")
             total.add(tally)
+        total.notes.append(f"at most {total.rewinds} batches twice in a topic of Kafka")
     finally:
         for victim in victims:
             victim.bridge.kill()

@@ -26,6 +26,8 @@ _TIMEOUTS = {"BRIDGE_KAFKA__TIMEOUT_SECONDS": "3", "BRIDGE_NATS__TIMEOUT_SECONDS
 
 _SHORTEST, _LONGEST = 0.2, 5.0
 _STOP_SECONDS = 10
+_NEVER = 4
+"""Of each five SIGTERMs, the one that comes to a bridge which never had a broker."""
 _BAD = [mood for mood in Mood if mood is not Mood.FAIR]
 
 
@@ -70,19 +72,22 @@ async def moods(ground: Ground, tries: int, seed: int) -> Tally:
                 await asyncio.sleep(victim.random.uniform(_SHORTEST, _LONGEST))
                 net.feel(Mood.FAIR)
                 await victim.recovered(time.monotonic())
-                victim.tally.tries += 1
+                victim.tried()
         return await victim.check()
 
 
 async def terminated(ground: Ground, tries: int, seed: int) -> Tally:
-    """Send SIGTERM under a feed, with all brokers up, gone, mute and deaf in turn."""
+    """Send SIGTERM under a feed, with all brokers up, gone, mute, deaf, and never there in turn."""
     async with _net(ground, "term", seed) as net:
         victim, slowest = net.victim, 0.0
         bridge = victim.bridge
         try:
             for number in range(tries):
-                mood = (Mood.FAIR, Mood.GONE, Mood.MUTE, Mood.DEAF)[number % 4]
-                await victim.start(ready=True)
+                mood = (Mood.FAIR, Mood.GONE, Mood.MUTE, Mood.DEAF, Mood.GONE)[number % 5]
+                never = number % 5 == _NEVER
+                if never:
+                    net.feel(mood)
+                await victim.start(ready=not never)
                 feed = asyncio.create_task(victim.feed.bursts(bridge.feed_port))
                 await asyncio.sleep(victim.random.uniform(0.1, 0.5))
                 net.feel(mood)
@@ -95,7 +100,7 @@ async def terminated(ground: Ground, tries: int, seed: int) -> Tally:
                 await feed
                 net.feel(Mood.FAIR)
                 victim.note()
-                victim.tally.tries += 1
+                victim.tried()
             await victim.finish()
         finally:
             bridge.kill()

@@ -69,15 +69,20 @@ class _Disk(apsw.VFS):
 
 def _journal_with(point: _Point) -> type[Journal]:
     class Killed(Journal):
-        async def append(self, runs: Sequence[Run]) -> int:
+        async def append(self, runs: Sequence[Run], *, urgent: bool = False) -> int:
             point("append, before")
-            head = await super().append(runs)
+            head = await super().append(runs, urgent=urgent)
             point("append, after")
             return head
 
         def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
             super().checkpoint(reader, seq, state)
             point("checkpoint noted")
+
+        async def advance(self, reader: str, seq: int, *said: Any) -> None:
+            point("tracked, before")
+            await super().advance(reader, seq, *said)
+            point("tracked, after")
 
         async def flush(self) -> None:
             point("checkpoint written, before")

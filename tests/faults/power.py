@@ -29,6 +29,7 @@ _CUTS = 3
 """For each disk; the first of them in the first seconds of journal and stream."""
 
 _EARLIEST, _LATEST = 0.05, 2.0
+_FIRST_SECONDS = 5
 _UMOUNT_SECONDS = 10
 _SHUTDOWN = 0x8004587D
 _DROP_ALL = struct.pack("I", 2)
@@ -36,9 +37,9 @@ _DROP_ALL = struct.pack("I", 2)
 
 async def cut(ground: Ground, tries: int, seed: int) -> Tally:
     """Cut the power `tries` times, three times for each journal."""
-    total = Tally()
+    total, firsts = Tally(), list[float]()
     for first in range(0, tries, _CUTS):
-        victim = Victim(ground, "power", seed + first)
+        victim = Victim(ground, "power", seed + first, replayed=True)
         without_brokers(victim)
         disk = _Disk(victim.bridge.folder)
         # A log on that disk would be gone with it.
@@ -47,13 +48,18 @@ async def cut(ground: Ground, tries: int, seed: int) -> Tally:
             if reason:
                 return Tally(not_tried=reason)
             try:
-                for _ in range(min(_CUTS, tries - first)):
+                began = time.monotonic()
+                await _one(victim, disk)
+                firsts.append(time.monotonic() - began)
+                for _ in range(min(_CUTS, tries - first) - 1):
                     await _one(victim, disk)
                 await victim.start(ready=True)
                 total.add(await checked_embedded(victim))
             finally:
                 victim.bridge.kill()
         disk.image.unlink()
+    early = sum(seconds <= _FIRST_SECONDS for seconds in firsts)
+    total.notes.append(f"{early} cuts within {_FIRST_SECONDS} s of the first start")
     return total
 
 
@@ -70,7 +76,7 @@ async def _one(victim: Victim, disk: _Disk) -> None:
     new = await asyncio.to_thread(victim.note)
     # What was told as accepted, and is not in the journal any more.
     victim.tally.lost += max(0, told - new)
-    victim.tally.tries += 1
+    victim.tried()
 
 
 class _Disk:

@@ -58,7 +58,7 @@ async def _one(victim: Victim, broker: Broker, data: Path) -> Tally:
         await victim.recovered(began)
         await asyncio.to_thread(bridge.stop)
         victim.note()
-        victim.tally.tries += 1
+        victim.tried()
         if (alerts := sum(not each.is_of_feed for each in victim.accepted)) != 1:
             victim.tally.broken.append(f"{alerts} alerts of one loss")
         return await victim.check()

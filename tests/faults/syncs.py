@@ -1,4 +1,8 @@
-"""The n-th fsync of the process fails: what was to be synced is no longer known to be anywhere."""
+"""The n-th fsync of the process fails, or writes fail for a while.
+
+After a failed fsync nobody knows what is on the disk: the bridge ends. A failed write is a full
+disk: it keeps what it has, and goes on when writes go through again.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,16 @@ from tests.faults.ground import Ground
 from tests.faults.tally import Tally
 from tests.faults.victim import Victim
 
-__all__ = ["failing"]
+__all__ = ["failing", "not_written"]
 
 _HIGHEST = 100
 _ENDS_SECONDS = 1
 _REACHED_SECONDS = 30
 _STORAGE = 74
-_INJECTED = re.compile(r"^\d+ +([\d.]+) f.*INJECTED", re.MULTILINE)
+_WRITES = (60, 300)
+"""Number of the first write of a thread that fails: in the journal's start, some 30 are made."""
+_MOST_WRITES = 4
+_INJECTED = re.compile(r"^\d+ +([\d.]+) .*INJECTED", re.MULTILINE)
 
 
 async def failing(ground: Ground, tries: int, seed: int) -> Tally:
@@ -31,7 +38,7 @@ async def failing(ground: Ground, tries: int, seed: int) -> Tally:
     numbers = list(range(1, _HIGHEST + 1))
     if tries < _HIGHEST:
         numbers = random.Random(seed).sample(numbers, tries)
-    victim = Victim(ground, "sync", seed)
+    victim = Victim(ground, "sync", seed, replayed=True)
     slowest = 0.0
     try:
         for number in numbers:
@@ -55,6 +62,7 @@ async def _one(victim: Victim, number: int, strace: str) -> float:
         *("-e", "trace=fsync,fdatasync", "-e", failure),
     )
     await asyncio.to_thread(bridge.launch)
+    comparing = asyncio.create_task(victim.compare())
     feed = asyncio.create_task(victim.fed())
     try:
         code = await asyncio.to_thread(bridge.wait, _REACHED_SECONDS)
@@ -63,7 +71,8 @@ async def _one(victim: Victim, number: int, strace: str) -> float:
         tally.broken.append(f"sync {number}: {error}")
     ended = time.time()
     await feed
-    tally.tries += 1
+    await comparing
+    victim.tried()
     failed = _failed_at(trace)
     if failed is None:
         tally.broken.append(f"sync {number}: was never reached")
@@ -76,7 +85,54 @@ async def _one(victim: Victim, number: int, strace: str) -> float:
     return ended - failed
 
 
+async def not_written(ground: Ground, tries: int, seed: int) -> Tally:
+    """Fail a few writes in a row of the journal, with EIO and ENOSPC in turn, under a feed."""
+    strace = shutil.which("strace")
+    if strace is None:
+        return Tally(not_tried="there is no strace on this machine")
+    # No replay: a journal that cannot be written deletes what was delivered.
+    victim = Victim(ground, "write", seed)
+    try:
+        for number in range(tries):
+            await _write_fails(victim, ("EIO", "ENOSPC")[number % 2], strace)
+        victim.bridge.under = ()
+        await victim.finish()
+    finally:
+        victim.bridge.kill()
+    return await victim.check()
+
+
+async def _write_fails(victim: Victim, error: str, strace: str) -> None:
+    bridge = victim.bridge
+    trace = bridge.folder / "trace"
+    first = victim.random.randint(*_WRITES)
+    last = first + victim.random.randint(0, _MOST_WRITES)
+    bridge.under = (
+        *(strace, "-D", "-f", "--seccomp-bpf", "-qq", "-ttt", "-o", str(trace)),
+        *("-e", "trace=pwrite64", "-e", f"inject=pwrite64:error={error}:when={first}..{last}"),
+    )
+    await victim.start(ready=True)
+    feed = asyncio.create_task(victim.feed.bursts(bridge.feed_port))
+
+    def failed() -> bool:
+        return _failed_at(trace) is not None
+
+    try:
+        await asyncio.to_thread(bridge.wait_for, failed, _REACHED_SECONDS, "fail to write")
+        began = time.monotonic()
+        await asyncio.to_thread(bridge.wait_ready)
+        victim.tally.recovered(time.monotonic() - began)
+        accepted = (await asyncio.to_thread(bridge.metrics)).accepted
+        await bridge.delivered(accepted + 1)
+    except RuntimeError as failure:
+        victim.tally.broken.append(f"writes {first} to {last}, {error}: {failure}")
+    await asyncio.to_thread(bridge.kill)
+    await feed
+    await asyncio.to_thread(victim.note)
+    victim.tried()
+
+
 def _failed_at(trace: Path) -> float | None:
-    """Return when the first sync failed, seconds since 1970."""
-    found = _INJECTED.search(trace.read_text(encoding="utf-8"))
+    """Return when the first call failed, seconds since 1970."""
+    found = _INJECTED.search(trace.read_text(encoding="utf-8", errors="replace"))
     return float(found[1]) if found else None

@@ -16,6 +16,10 @@ FORMAT = {"BRIDGE_FORMAT": "protobuf"}
 """The data are then the node's own bytes, so that every id can be computed anew from them."""
 
 _OWN = {"gap-alert", "block-receipt", "dead-letter"}
+_ADDED_UP = (
+    *("tries", "accepted", "lost", "reordered", "duplicates", "repeats", "wrong", "compared"),
+    *("recoveries", "broken", "late", "notes"),
+)
 
 
 @dataclass
@@ -37,8 +41,10 @@ class Tally:
     """How often a topic began again at an earlier message, in the topic where that is most."""
     wrong: int = 0
     """Messages whose data are not what was sent."""
-    recovery: float = 0
-    """The worst, in seconds: from the start, or from the end of the fault, until all works."""
+    recoveries: list[float] = field(default_factory=list)
+    """Seconds: from the start, or from the end of the fault, until all works."""
+    compared: int = 0
+    """Times that the tracker's state was the same as that of a replay of its records."""
     broken: list[str] = field(default_factory=list)
     """Other promises that were not kept, a sentence for each."""
     late: list[str] = field(default_factory=list)
@@ -54,19 +60,20 @@ class Tally:
         bad = self.lost + self.reordered + self.duplicates + self.wrong
         return not bad and not self.broken
 
+    @property
+    def recovery(self) -> float:
+        """The worst."""
+        return max(self.recoveries, default=0)
+
     def add(self, other: Tally) -> None:
         """Take the figures of `other` in."""
-        for name in ("tries", "accepted", "lost", "reordered", "duplicates", "repeats", "wrong"):
+        for name in _ADDED_UP:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.recovered(other.recovery)
         self.rewinds = max(self.rewinds, other.rewinds)
-        self.broken += other.broken
-        self.late += other.late
-        self.notes += other.notes
 
     def recovered(self, seconds: float) -> None:
         """Note one recovery."""
-        self.recovery = max(self.recovery, seconds)
+        self.recoveries.append(seconds)
 
 
 def in_stream(accepted: Sequence[Stored], held: list[Read]) -> Tally:

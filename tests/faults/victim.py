@@ -9,17 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import apsw
-
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.brokers.process import spawn
+from tests.faults.chain_feed import ChainFeed
 from tests.faults.feed import Feed
 from tests.faults.ground import Ground
+from tests.faults.records import Records
+from tests.faults.replay import GRACE, NO_JOURNAL_YET, Replay
 from tests.faults.tally import FORMAT, Tally, in_stream, in_topics
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import Read
-from tests.support.journal_file import JournalFile, Stored
+from tests.support.journal_file import Stored
 from tests.support.sinks import Sinks
 
 __all__ = ["Launched", "Victim"]
@@ -61,7 +62,11 @@ class Launched(BridgeProcess):
 
 
 class Victim:
-    """Publishes to a Kafka and a NATS broker; to those of `ground` where none is given."""
+    """Publishes to a Kafka and a NATS broker; to those of `ground` where none is given.
+
+    With `replayed` a chain grows in its feed, and its tracker's state is compared with a replay's
+    wherever it is noted and started again.
+    """
 
     def __init__(
         self,
@@ -72,23 +77,46 @@ class Victim:
         *,
         kafka: KafkaBroker | None = None,
         nats: NatsBroker | None = None,
+        replayed: bool = False,
     ) -> None:
         folder = ground.folder(name)
+        self._ground = ground
         self.sinks = Sinks(kafka or ground.kafka, nats or ground.nats, folder.name)
         self.random = random.Random(seed)
-        self.feed = Feed(seed)
-        self.bridge = Launched(folder, {**self.sinks.environ, **(environ or {})})
-        self.journal = JournalFile(folder)
+        self.feed = ChainFeed(seed) if replayed else Feed(seed)
+        own = {**self.sinks.environ, **(GRACE if replayed else {}), **(environ or {})}
+        self.bridge = Launched(folder, own)
+        self.journal = Records(folder)
         self.tally = Tally()
+        self._replay = Replay(folder) if replayed else None
         self._accepted: dict[int, Stored] = {}
 
     async def start(self, *, ready: bool) -> None:
         """Start the bridge; the time until it receives, or until all works, is a recovery."""
+        comparing = asyncio.create_task(self.compare())
         began = time.monotonic()
         await asyncio.to_thread(self.bridge.start)
         if ready:
             await asyncio.to_thread(self.bridge.wait_ready)
         self.tally.recovered(time.monotonic() - began)
+        await comparing
+
+    def tried(self) -> None:
+        """Count one try."""
+        self.tally.tries += 1
+        self._ground.tries += 1
+
+    async def compare(self) -> None:
+        """Compare the tracker's state with the replay's, as it was when last noted."""
+        if self._replay is None:
+            return
+        different = await self._replay.differences()
+        if different:
+            self.tally.broken += different
+            # All that follows differs too.
+            self._replay = None
+        else:
+            self.tally.compared += 1
 
     async def fed(self) -> None:
         """Feed a bridge that was launched, as soon as it receives, until it ends."""
@@ -113,10 +141,11 @@ class Victim:
         """Note what was accepted since the last time; return how many events of the feed."""
         try:
             new = self.journal.stored(max(self._accepted, default=0))
-        except apsw.SQLError:
-            # It was ended before its journal had tables.
+        except NO_JOURNAL_YET:
             return 0
         self._accepted.update({record.seq: record for record in new})
+        if self._replay is not None:
+            self._replay.look()
         return sum(record.is_of_feed for record in new)
 
     async def finish(self) -> None:
@@ -130,6 +159,7 @@ class Victim:
     async def check(self) -> Tally:
         """Compare journal, stream and topics; return all figures of this victim."""
         tally = self.tally
+        await self.compare()
         streamed = await self.sinks.streamed()
         accepted = self._all_accepted(streamed)
         kept = self.journal.stored()

@@ -105,12 +105,15 @@ async def test_a_full_disk_is_tried_again_with_the_same_batch_and_nothing_is_los
     assert not bench.intake.closed
 
 
-async def test_a_disk_that_stays_full_closes_the_feed_and_the_loss_is_told() -> None:
-    bench, shed = Bench(patience=0.01), []
+async def _closed_for_a_while(bench: Bench) -> list[Run | GapAlert]:
+    """Let the disk be full until the feed is closed; return what is in the journal afterwards."""
+    shed: list[bool] = []
     bench.intake.shed = lambda: shed.append(bench.intake.closed)
     bench.memory.refusals.extend([FULL] * 100_000)
     async with taking(bench):
         bench.offer(2)
+        await until(lambda: bool(bench.memory.attempts))
+        bench.offer(1)
         await until(lambda: bench.intake.closed)
         await asyncio.sleep(0.01)
         bench.memory.refusals.clear()
@@ -119,11 +122,39 @@ async def test_a_disk_that_stays_full_closes_the_feed_and_the_loss_is_told() -> 
         bench.offer(1)
         await asyncio.wait_for(bench.intake.drained(), 1)
     assert shed == [True]
-    *committed, alert, last = bench.memory.runs
-    assert [*committed, last] == bench.offered
-    kind, _, content = alert.frames[5:].partition(b"\0")
-    assert (alert.peer, kind.decode()) == ("bridge", Kind.GAP_ALERT)
-    assert GapAlert.FromString(content).type == GapAlert.TYPE_STORAGE
+    return [run if run.peer != "bridge" else _alert(run) for run in bench.memory.runs]
+
+
+def _alert(run: Run) -> GapAlert:
+    kind, _, content = run.frames[5:].partition(b"\0")
+    assert kind.decode() == Kind.GAP_ALERT
+    alert = GapAlert.FromString(content)
+    assert alert.type == GapAlert.TYPE_STORAGE
+    return alert
+
+
+def _states(*alerts: Run | GapAlert) -> list[Any]:
+    return [alert.status for alert in alerts if isinstance(alert, GapAlert)]
+
+
+async def test_a_disk_that_stays_full_closes_the_feed_which_is_told_at_once() -> None:
+    bench = Bench(patience=0.01)
+    bench.memory.has_reserve = True
+    opened, *kept, over, last = await _closed_for_a_while(bench)
+    assert [*kept, last] == bench.offered
+    assert _states(opened, over) == [GapAlert.STATUS_OPENED, GapAlert.STATUS_RESOLVED]
+    assert isinstance(opened, GapAlert)
+    assert isinstance(over, GapAlert)
+    assert (over.gap_id, over.opened_at) == (opened.gap_id, opened.opened_at)
+    assert over.changed_at.ToNanoseconds() > opened.changed_at.ToNanoseconds()
+    assert bench.counted("events_accepted_total", transport="bridge") == 2
+
+
+async def test_what_could_not_even_be_told_is_told_when_there_is_room() -> None:
+    bench = Bench(patience=0.01)
+    *kept, opened, over, last = await _closed_for_a_while(bench)
+    assert [*kept, last] == bench.offered
+    assert _states(opened, over) == [GapAlert.STATUS_OPENED, GapAlert.STATUS_RESOLVED]
 
 
 async def test_a_damaged_journal_ends_the_intake() -> None:

@@ -18,7 +18,8 @@ from bridge.model import Group, Kind, Run, Tail
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from bridge.stages.publish import Lane, Rendering
+from bridge.stages.publish import Lane
+from bridge.stages.rendering import Rendering
 from tests.doubles import MemoryJournal, ScriptedSink
 from tests.support.events import small_capture
 from tests.support.waiting import during, until
@@ -313,10 +314,10 @@ async def test_lanes_side_by_side_render_a_group_once() -> None:
     bench = Bench()
     bench.accept(*events([1]))
     (group,) = bench.journal.groups
-    assert bench.rendering.of(group) is bench.rendering.of(group)
+    assert await bench.rendering.of(group) is await bench.rendering.of(group)
     for _ in range(40):
         bench.accept(*events([1]))
-        bench.rendering.of(bench.journal.groups[-1])
+        await bench.rendering.of(bench.journal.groups[-1])
     assert len(bench.rendering._kept) <= 16
 
 

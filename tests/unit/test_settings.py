@@ -157,6 +157,11 @@ def test_values_are_read(name: str, value: str, place: str, expected: Any) -> No
         ("BRIDGE_JOURNAL__MAX_BYTES", "1000"),
         ("BRIDGE_JOURNAL__COMMIT_DELAY_MS", "21"),
         ("BRIDGE_NATS__STREAM", "a b"),
+        ("BRIDGE_NATS__SERVERS", "nats://:4222"),
+        ("BRIDGE_NATS__SERVERS", "nats://a:4222,nats://b:x"),
+        ("BRIDGE_NODE__URL", "node:8088"),
+        ("BRIDGE_NODE__URL", "ftp://node:8088/v2"),
+        ("BRIDGE_NODE__URL", "http://a..b:8088/v2"),
         ("BRIDGE_NATS__DUPLICATE_WINDOW_SECONDS", "120"),
         ("BRIDGE_KAFKA__COMPRESSION", "snappy"),
         ("BRIDGE_TOPICS__GAP_ALERT", "a/b"),
@@ -190,6 +195,29 @@ def test_a_feed_beyond_loopback_needs_an_allow_list(host: str) -> None:
 def test_a_status_page_beyond_loopback_needs_a_token(host: str) -> None:
     assert "set BRIDGE_STATUS__TOKEN" in refused({"BRIDGE_STATUS__HOST": host})
     load({"BRIDGE_STATUS__HOST": host, "BRIDGE_STATUS__TOKEN": "secret"})
+
+
+def test_an_empty_token_protects_nothing() -> None:
+    environ = {"BRIDGE_STATUS__HOST": "0.0.0.0", "BRIDGE_STATUS__TOKEN": ""}
+    assert "set BRIDGE_STATUS__TOKEN" in refused(environ)
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "vogel\u00e9"])
+def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
+    assert "BRIDGE_STATUS__TOKEN must be" in refused({"BRIDGE_STATUS__TOKEN": token})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BRIDGE_NATS__SERVERS", "a"),
+        ("BRIDGE_NATS__SERVERS", "a:4222,u:p@[::1]:4222,tls://t@b.example.:4222"),
+        ("BRIDGE_NATS__SERVERS", "wss://u:p@a:443/nats"),
+        ("BRIDGE_NODE__URL", "https://u:p%40@[::1]:8088/v2?a=b"),
+    ],
+)
+def test_addresses_of_any_usual_form_are_taken(name: str, value: str) -> None:
+    load({name: value})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -118,6 +118,7 @@ async def test_health_and_readiness_and_metrics_are_told() -> None:
 async def test_a_page_of_another_site_reads_nothing(host: str, status: int) -> None:
     async with _serving() as server:
         assert (await server.ask("/metrics", host))[0] == status
+        assert server.refused("status-foreign-host") == (status == 403)
 
 
 async def test_a_token_is_asked_for_where_one_is_set() -> None:
@@ -125,6 +126,7 @@ async def test_a_token_is_asked_for_where_one_is_set() -> None:
         assert (await server.ask("/metrics"))[0] == 401
         assert (await server.ask("/metrics", Authorization="Bearer wr0ng"))[0] == 401
         assert (await server.ask("/metrics", Authorization="Bearer s3cret"))[0] == 200
+        assert server.refused("status-unauthorized") == 2
 
 
 async def test_a_port_in_use_is_told() -> None:

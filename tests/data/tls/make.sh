@@ -40,3 +40,8 @@ signed server authority IP:127.0.0.1,DNS:localhost
 signed client authority IP:127.0.0.1,DNS:localhost
 signed sender authority DNS:Node-1.Example,URI:spiffe://factom/node/1
 signed intruder stranger DNS:node-1.example,URI:spiffe://factom/node/1
+
+# The client's key, locked with a word that the tests of secrets look for everywhere.
+openssl pkcs8 -topk8 -in client.pem -v2 aes-256-cbc -passout pass:Kanarienvogel-locked -out "$work/locked.key"
+openssl x509 -in client.pem -out "$work/locked.crt"
+cat "$work/locked.key" "$work/locked.crt" >locked.pem

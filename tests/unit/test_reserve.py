@@ -1,0 +1,123 @@
+"""`journal.reserve`: on a disk that somebody else has filled to the last byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.core.framing import frame
+from bridge.errors import StorageFull
+from bridge.journal import Journal, open_journal
+from bridge.journal.reserve import SLICE_BYTES, WHOLE_BYTES, Reserve
+from bridge.metrics import Metrics
+from bridge.model import Run
+from bridge.settings import JournalSettings
+from tests.support.records import records
+from tests.support.small_disk import CannotMount, SmallDisk, small_disk
+
+_EVENT_BYTES = 100_000
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
+    try:
+        with small_disk(tmp_path / "disk", request.param, 96) as mounted:
+            yield mounted
+    except CannotMount as reason:
+        pytest.skip(f"NOT TESTED, no {request.param} of its own: {reason}")
+
+
+def _run(first: int, *, size: int = _EVENT_BYTES) -> Run:
+    return Run("tcp/1", 5, 1, frame(b"%d" % first + bytes(size)))
+
+
+def _settings(disk: SmallDisk) -> JournalSettings:
+    return JournalSettings(dir=disk.folder / "journal", replay_seconds=3600)
+
+
+async def _fed(journal: Journal, count: int) -> None:
+    for _ in range(count):
+        await journal.append([_run(journal.head + 1)])
+
+
+async def _until_full(journal: Journal, disk: SmallDisk) -> None:
+    """Let the disk be full, and the journal too: its own files have no room left inside."""
+    disk.fill()
+    with pytest.raises(StorageFull):
+        await _fed(journal, 1_000)
+
+
+async def test_what_is_urgent_is_written_on_a_full_disk_and_is_there_after_a_crash(
+    disk: SmallDisk,
+) -> None:
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        journal.register(["sink"])
+        await _fed(journal, 20)
+        await _until_full(journal, disk)
+        full = journal.head
+        assert await journal.append([_run(full + 1, size=500)], urgent=True) == full + 1
+        # The room that was made is not for the feed: others would have taken it meanwhile.
+        disk.fill()
+        with pytest.raises(StorageFull):
+            await journal.append([_run(full + 2)])
+        assert await journal.append([_run(full + 2, size=500)], urgent=True) == full + 2
+
+    # Opened anew on the full disk.
+    disk.fill()
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        assert journal.head == full + 2
+        assert await journal.append([_run(full + 3, size=500)], urgent=True) == full + 3
+        groups = await journal.read(full, 1 << 30)
+        found = [record.payload.rstrip(b"\0") for group in groups for record in records(group)]
+        assert found == [b"%d" % seq for seq in range(full + 1, full + 4)]
+
+
+async def test_on_a_full_disk_what_was_delivered_makes_room_which_nobody_else_gets(
+    disk: SmallDisk,
+) -> None:
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        journal.register(["sink"])
+        # So many that the WAL was folded into the file, which then has room inside.
+        await _fed(journal, 400)
+        await _until_full(journal, disk)
+        full = journal.head
+        for _ in range(3):
+            journal.checkpoint("sink", full)
+            with pytest.raises(StorageFull):
+                await _fed(journal, 1_000)
+            assert disk.fill() < SLICE_BYTES
+            assert journal.head > full + 50
+            full = journal.head
+        assert (disk.folder / "journal" / "reserve").stat().st_size >= 4 * SLICE_BYTES
+
+
+async def test_the_reserve_is_whole_again_when_there_is_room(disk: SmallDisk) -> None:
+    reserve = Reserve(disk.folder / "reserve")
+
+    def never() -> None:
+        raise StorageFull("full")
+
+    with pytest.raises(StorageFull):
+        reserve.spend(never, spare=2)
+    assert (disk.folder / "reserve").stat().st_size == 2 * SLICE_BYTES
+    disk.fill()
+    reserve.fill()
+    assert (disk.folder / "reserve").stat().st_size == 2 * SLICE_BYTES
+    disk.free()
+    reserve.fill()
+    status = (disk.folder / "reserve").stat()
+    assert status.st_size == WHOLE_BYTES
+    assert status.st_blocks * 512 >= WHOLE_BYTES
+
+
+async def test_where_there_is_no_room_for_a_reserve_the_journal_works_without(
+    disk: SmallDisk,
+) -> None:
+    disk.fill()
+    disk.free(WHOLE_BYTES)
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        assert not (disk.folder / "journal" / "reserve").exists()
+        await _fed(journal, 5)
+        assert journal.head == 5
