@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bridge.model import Kind
 from bridge.pb.eventmessages.factomEvents_pb2 import EntityState
 
-__all__ = ["FACTS", "Facts", "Reading"]
+__all__ = ["FACTS", "STATE_NAMES", "Facts", "Reading"]
 
 Facts = tuple[str | None, str, int, int, str, tuple[str, ...]]
 """Key (None: one partition); CloudEvents subject; seconds and nanoseconds of the event's own time,
@@ -27,6 +27,9 @@ class Reading(NamedTuple):
     """Names of the CloudEvents extensions that the kind has beside those that all have."""
     read: Callable[[Any], Facts]
 
+
+STATE_NAMES = tuple(EntityState.keys())
+"""Names of the states that are known, by their numbers."""
 
 _STATES = {number: (name,) for name, number in EntityState.items()}
 

@@ -20,7 +20,15 @@ from collections.abc import Iterator
 
 from bridge.errors import FrameError
 
-__all__ = ["HEADER_BYTES", "SAMPLE_BYTES", "VERSION", "FrameDecoder", "frame", "split_frames"]
+__all__ = [
+    "HEADER_BYTES",
+    "SAMPLE_BYTES",
+    "VERSION",
+    "FrameDecoder",
+    "frame",
+    "frame_at",
+    "split_frames",
+]
 
 VERSION = 1
 SAMPLE_BYTES = 64
@@ -43,6 +51,13 @@ def split_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
         version, length = unpack(frames, at)
         at += 5 + length
         yield version, frames[at - length : at]
+
+
+def frame_at(frames: bytes, at: int) -> tuple[int, bytes, int]:
+    """Return first byte and payload of the frame at `at`, and where the next one begins."""
+    version, length = _HEADER.unpack_from(frames, at)
+    end = at + HEADER_BYTES + length
+    return version, frames[end - length : end], end
 
 
 class FrameDecoder:

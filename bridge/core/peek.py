@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError as ProtobufError
 
 from bridge.core.decode import Event, decode
+from bridge.core.native import native
 from bridge.errors import DecodeError
 from bridge.model import Kind
 from bridge.pb.eventmessages.factomEvents_pb2 import (
@@ -22,7 +23,15 @@ from bridge.pb.eventmessages.factomEvents_pb2 import (
     FactomEvent,
 )
 
-__all__ = ["Block", "Peeked", "Told", "commit_identity", "peek", "reveal_identity"]
+__all__ = [
+    "Block",
+    "Peeked",
+    "Told",
+    "commit_identity",
+    "peek",
+    "reveal_identity",
+    "take_identities",
+]
 
 _SOURCE, _IDENTITY = 0x08, 0x1A
 _CHAIN_COMMIT, _ENTRY_COMMIT, _ENTRY_REVEAL = 0x22, 0x2A, 0x32
@@ -33,6 +42,7 @@ _STATE = b"\x08"
 """Tag of a commit's entity state, which nodes write first."""
 
 _sha256 = hashlib.sha256
+_nothing = _sha256()
 _from_protobuf = FactomEvent.FromString
 
 
@@ -85,6 +95,18 @@ def peek(payload: bytes) -> Peeked | None:
         except ProtobufError:
             return None
     return None if tag in _UNTRACKED else _decoded(payload)
+
+
+def take_identities(frames: bytes, at: int, out: list[int]) -> int:
+    """Append to `out` the identities of the commits and reveals that stand in `frames` from `at` on.
+
+    Returns the place of the first record that is to be peeked at: where there is no compiled part
+    that is `at` itself.
+    """
+    if native is None:
+        return at
+    found: int = native.identities(frames, at, _nothing, out)
+    return found
 
 
 def commit_identity(member: ChainCommit | EntryCommit) -> int:

@@ -1,7 +1,7 @@
 """Kafka, through aiokafka.
 
-Batches are built here, per partition, and handed over whole: the client's own way, a future per
-record, costs ten times as much. One refused record spoils an idempotent producer for good
+Batches are written here, per partition, and handed over whole (`kafka_batch`): the client's own way,
+a future per record, costs ten times as much. One refused record spoils an idempotent producer for good
 (aiokafka issue 1017), and a send that failed may yet be in the log: so after any error the producer
 is thrown away, and the lane sends again, in order, from the first message not acknowledged.
 """
@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import orjson
 from aiokafka import AIOKafkaProducer, errors as kafka
@@ -20,10 +20,12 @@ from aiokafka.conn import create_conn
 from aiokafka.partitioner import murmur2
 
 from bridge import log
+from bridge.core.kafkawire import KafkaWire
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkUnavailable
-from bridge.model import Kind, Layout, Message, Standing, Tail
+from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import KafkaSettings
+from bridge.sinks.kafka_batch import HEADER_BYTES, WrittenBatch
 from bridge.sinks.kafka_connection import connection_options
 from bridge.sinks.kafka_errors import FAULTS, REFUSALS, in_our_terms
 from bridge.sinks.kafka_tails import Place, read_ends
@@ -40,9 +42,6 @@ _AUDIT_SECONDS = 60
 """How often it is asked, while idle, whether it still holds what it acknowledged."""
 
 _CHUNK_HEADROOM = 4_096
-_MOST_LAYOUTS = 1_000
-
-HeaderList = list[tuple[str, bytes]]
 
 
 class KafkaSink:
@@ -56,7 +55,8 @@ class KafkaSink:
         self._epoch = epoch.encode()
         self._producer: AIOKafkaProducer | None = None
         self._topics: dict[str, Topic] = {}
-        self._prepared: dict[Layout, tuple[HeaderList, list[str]]] = {}
+        self._wire = KafkaWire(self._epoch)
+        self._batch_bytes = settings.batch_bytes
         self._admin = Topics(settings, routes)
         self._acknowledged: dict[Place, int] = {}
         self._replaced: dict[Place, int] = {}
@@ -100,12 +100,12 @@ class KafkaSink:
     async def _start_producer(self) -> None:
         settings = self._settings
         smallest = min(topic.limit for topic in self._topics.values())
+        self._batch_bytes = min(settings.batch_bytes, smallest)
         self._producer = AIOKafkaProducer(
             **connection_options(self._settings),
             acks="all",
             enable_idempotence=True,
-            compression_type=None if settings.compression == "none" else settings.compression,
-            max_batch_size=min(settings.batch_bytes, smallest),
+            max_batch_size=self._batch_bytes,
             max_request_size=settings.max_message_bytes,
         )
         await asyncio.wait_for(self._producer.start(), settings.timeout_seconds)
@@ -204,9 +204,9 @@ class KafkaSink:
         with in_our_terms():
             async with asyncio.timeout(self._settings.timeout_seconds):
                 for place, part in self._by_partition(items).items():
-                    for builder, held in self._build(producer, part):
+                    for batch, held in self._build(part):
                         futures.append(
-                            await producer.send_batch(builder, place[0], partition=place[1])
+                            await producer.send_batch(batch, place[0], partition=place[1])
                         )
                         sent.append((place, held))
                         # It is on its way while the next one is built.
@@ -256,40 +256,17 @@ class KafkaSink:
         return parts
 
     def _build(
-        self, producer: AIOKafkaProducer, items: list[tuple[int, Message]]
-    ) -> Iterator[tuple[Any, list[tuple[int, Message]]]]:
+        self, items: list[tuple[int, Message]]
+    ) -> Iterator[tuple[WrittenBatch, list[tuple[int, Message]]]]:
         """Yield batches that hold `items` in order, each with what it holds."""
-        at = int(time.time() * 1000)
-        builder, held = producer.create_batch(), list[tuple[int, Message]]()
-        for item in items:
-            message = item[1]
-            key = message.key.encode() if message.key is not None else None
-            headers = self._headers(message)
-            if builder.append(timestamp=at, key=key, value=message.data, headers=headers) is None:
-                yield builder, held
-                builder, held = producer.create_batch(), []
-                builder.append(timestamp=at, key=key, value=message.data, headers=headers)
-            held.append(item)
-        builder.close()
-        yield builder, held
-
-    def _headers(self, message: Message) -> HeaderList:
-        prepared = self._prepared.get(message.layout)
-        if prepared is None:
-            prepared = self._prepare(message.layout)
-        constant, names = prepared
-        values = [b"%d" % message.seq, *map(str.encode, message.values)]
-        return [*constant, *zip(names, values, strict=True)]
-
-    def _prepare(self, layout: Layout) -> tuple[HeaderList, list[str]]:
-        constant = [("bridge-epoch", self._epoch)]
-        for name, value in layout.constants:
-            header = "content-type" if name == "datacontenttype" else f"ce_{name}"
-            constant.append((header, value.encode()))
-        prepared = constant, ["bridge-seq", *[f"ce_{name}" for name in layout.names]]
-        if len(self._prepared) < _MOST_LAYOUTS:
-            self._prepared[layout] = prepared
-        return prepared
+        now = int(time.time() * 1000)
+        messages = [message for _, message in items]
+        most, at = self._batch_bytes - HEADER_BYTES, 0
+        while at < len(messages):
+            first = at
+            records, at = self._wire.records(messages, at, most)
+            batch = WrittenBatch(records, at - first, now, self._settings.compression)
+            yield batch, items[first:at]
 
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes in chunks to a topic beside the others."""

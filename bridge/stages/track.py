@@ -21,9 +21,9 @@ from bridge import log
 from bridge.core.alerts import alert_of, gap_told
 from bridge.core.decode import decode
 from bridge.core.flight import Flight, Work
-from bridge.core.framing import split_frames
+from bridge.core.framing import frame_at, split_frames
 from bridge.core.heights import Bounds, Heights, Verdict
-from bridge.core.peek import Block, peek
+from bridge.core.peek import Block, peek, take_identities
 from bridge.core.portions import LARGE_BYTES
 from bridge.core.receipts import Receipts
 from bridge.core.verify import Links, verify
@@ -222,7 +222,12 @@ class Tracker:
         """Track what a node sent."""
         now, at_ns = time.monotonic(), run.received_ns
         self._heights.heard(now, at_ns)
-        for type_, payload in split_frames(run.frames):
+        frames, at = run.frames, 0
+        while at < len(frames):
+            at = take_identities(frames, at, self._seen)
+            if at == len(frames):
+                break
+            type_, payload, at = frame_at(frames, at)
             if type_ != RecordType.FEED:
                 continue
             if len(payload) > LARGE_BYTES and self._aside is not None:

@@ -1,0 +1,739 @@
+/* What is done for each event of the feed, where Python's own speed would be the limit.
+ *
+ * Four functions, for the four steps that see every event. They know the form in which nodes send commits, reveals and state changes, and no
+ * other: what is not exactly of that form, and all other kinds, they leave to the Python beside them
+ * (`render`, `peek`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to judge
+ * damaged input: it only has to recognise what is sound. tests/properties/test_native_properties.py
+ * holds the two together.
+ *
+ * Each pointer into bytes is a View, and every read from one is checked against its end.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define HASH 32
+#define FRAME_HEADER 5
+#define LARGEST_PAYLOAD 65536 /* a larger one gains nothing here */
+#define LAST_SECOND 253402300799ULL /* 9999-12-31T23:59:59: what RFC 3339 can say */
+
+typedef struct {
+    const uint8_t *at, *end;
+} View;
+
+/* Reading protobuf, in the one form that its serialiser writes */
+
+static int varint(View *view, uint64_t *value)
+{
+    uint64_t found = 0;
+    for (int shift = 0; view->at < view->end && shift < 63; shift += 7) {
+        uint8_t byte = *view->at++;
+        found |= (uint64_t)(byte & 0x7F) << shift;
+        if (byte < 0x80) {
+            *value = found;
+            return byte || !shift;
+        }
+    }
+    return 0;
+}
+
+static int comes(View *view, uint8_t tag)
+{
+    if (view->at == view->end || *view->at != tag)
+        return 0;
+    view->at++;
+    return 1;
+}
+
+/* A number that is not zero, and at most `most`; 0 where it is left out. */
+static int number(View *view, uint8_t tag, uint64_t most, uint64_t *value)
+{
+    *value = 0;
+    return !comes(view, tag) || (varint(view, value) && *value && *value <= most);
+}
+
+static int slice(View *view, View *part)
+{
+    uint64_t size;
+    if (!varint(view, &size) || size > (uint64_t)(view->end - view->at))
+        return 0;
+    part->at = view->at;
+    part->end = view->at += size;
+    return 1;
+}
+
+/* Bytes that are not empty; an empty view where they are left out. */
+static int octets(View *view, uint8_t tag, View *part)
+{
+    part->at = part->end = view->at;
+    return !comes(view, tag) || (slice(view, part) && part->at < part->end);
+}
+
+typedef struct {
+    View hash;  /* what the event is about: key and subject */
+    View chain; /* of a reveal */
+    uint64_t state, seconds, nanos;
+} Facts;
+
+static int timestamp(View *view, uint8_t tag, Facts *facts)
+{
+    View part;
+    facts->seconds = facts->nanos = 0;
+    return !comes(view, tag) ||
+           (slice(view, &part) && number(&part, 0x08, LAST_SECOND, &facts->seconds) &&
+            number(&part, 0x10, 999999999, &facts->nanos) && part.at == part.end);
+}
+
+enum { CHAIN_COMMIT = 0x22, ENTRY_COMMIT = 0x2A, ENTRY_REVEAL = 0x32, STATE_CHANGE = 0x3A };
+
+static int entry(View *view, Facts *facts)
+{
+    View part, ignored;
+    uint64_t version;
+    if (!comes(view, 0x12) || !slice(view, &part) || !octets(&part, 0x0A, &facts->hash))
+        return 0;
+    while (comes(&part, 0x12))
+        if (!slice(&part, &ignored))
+            return 0;
+    return octets(&part, 0x1A, &ignored) && number(&part, 0x20, UINT32_MAX, &version) &&
+           octets(&part, 0x2A, &facts->chain) && part.at == part.end;
+}
+
+/* Say whether the member is of the one form, and what it tells. The numbers are those of
+ * proto/eventmessages/factomEvents.proto. */
+static int member(uint8_t kind, View view, Facts *facts)
+{
+    View ignored;
+    uint64_t other;
+    int fits;
+    facts->seconds = facts->nanos = 0;
+    switch (kind) {
+    case CHAIN_COMMIT:
+        fits = number(&view, 0x08, INT32_MAX, &facts->state) && octets(&view, 0x12, &facts->hash) &&
+               octets(&view, 0x1A, &ignored) && octets(&view, 0x22, &ignored) &&
+               timestamp(&view, 0x2A, facts) && number(&view, 0x30, UINT32_MAX, &other) &&
+               octets(&view, 0x3A, &ignored) && octets(&view, 0x42, &ignored) &&
+               number(&view, 0x48, UINT32_MAX, &other);
+        break;
+    case ENTRY_COMMIT:
+        fits = number(&view, 0x08, INT32_MAX, &facts->state) && octets(&view, 0x12, &facts->hash) &&
+               timestamp(&view, 0x1A, facts) && number(&view, 0x20, UINT32_MAX, &other) &&
+               octets(&view, 0x2A, &ignored) && octets(&view, 0x32, &ignored) &&
+               number(&view, 0x38, UINT32_MAX, &other);
+        break;
+    case ENTRY_REVEAL:
+        fits = number(&view, 0x08, INT32_MAX, &facts->state) && entry(&view, facts) &&
+               timestamp(&view, 0x1A, facts) && facts->chain.end - facts->chain.at == HASH;
+        break;
+    case STATE_CHANGE:
+        fits = octets(&view, 0x0A, &facts->hash) &&
+               number(&view, 0x10, INT32_MAX, &facts->state) &&
+               number(&view, 0x18, UINT32_MAX, &other);
+        break;
+    default:
+        return 0;
+    }
+    return fits && view.at == view.end && facts->hash.end - facts->hash.at == HASH;
+}
+
+typedef struct {
+    View envelope; /* what comes before the member, its tag included */
+    View member;
+    const uint8_t *next;
+    uint8_t kind;
+} Frame;
+
+/* Find the frame at the view's beginning. 0: it is not for us. */
+static int frame_of(View frames, Frame *frame)
+{
+    if (frames.end - frames.at < FRAME_HEADER || frames.at[0] != 1)
+        return 0;
+    uint32_t size = frames.at[1] | frames.at[2] << 8 | frames.at[3] << 16 |
+                    (uint32_t)frames.at[4] << 24;
+    View payload = {frames.at + FRAME_HEADER, frames.end};
+    if (size > LARGEST_PAYLOAD || size > (uint64_t)(frames.end - payload.at))
+        return 0;
+    payload.end = frame->next = payload.at + size;
+    frame->envelope.at = payload.at;
+    View identity;
+    uint64_t source;
+    if (comes(&payload, 0x08) && (!varint(&payload, &source) || source > INT32_MAX))
+        return 0;
+    if (comes(&payload, 0x1A) && (!slice(&payload, &identity) || identity.end - identity.at > 64))
+        return 0;
+    if (payload.at == payload.end)
+        return 0;
+    frame->kind = *payload.at++;
+    frame->envelope.end = payload.at;
+    return slice(&payload, &frame->member) && payload.at == payload.end;
+}
+
+/* Text */
+
+static PyObject *name_copy, *name_update, *name_hexdigest, *name_digest;
+
+static PyObject *hexadecimal(View view)
+{
+    static const char digits[] = "0123456789abcdef";
+    PyObject *text = PyUnicode_New(2 * (view.end - view.at), 127);
+    if (!text)
+        return NULL;
+    Py_UCS1 *out = PyUnicode_1BYTE_DATA(text);
+    for (; view.at < view.end; view.at++) {
+        *out++ = digits[*view.at >> 4];
+        *out++ = digits[*view.at & 15];
+    }
+    return text;
+}
+
+static char *decimal(char *out, uint64_t value, int width)
+{
+    for (char *place = out + width; place-- > out; value /= 10)
+        *place = (char)('0' + value % 10);
+    return out + width;
+}
+
+/* As asjson.rfc3339. The days are those of H. Hinnant's civil_from_days. */
+static PyObject *rfc3339(uint64_t seconds, uint64_t nanos)
+{
+    char text[40], *out = text;
+    int64_t days = (int64_t)(seconds / 86400) + 719468, left = (int64_t)(seconds % 86400);
+    int64_t era = days / 146097, of_era = days % 146097;
+    int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    int64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    int64_t shifted = (5 * of_year + 2) / 153;
+    int64_t day = of_year - (153 * shifted + 2) / 5 + 1;
+    int64_t month = shifted < 10 ? shifted + 3 : shifted - 9;
+    out = decimal(out, (uint64_t)(year_of_era + era * 400 + (month <= 2)), 4);
+    *out++ = '-';
+    out = decimal(out, (uint64_t)month, 2);
+    *out++ = '-';
+    out = decimal(out, (uint64_t)day, 2);
+    *out++ = 'T';
+    out = decimal(out, (uint64_t)left / 3600, 2);
+    *out++ = ':';
+    out = decimal(out, (uint64_t)left / 60 % 60, 2);
+    *out++ = ':';
+    out = decimal(out, (uint64_t)left % 60, 2);
+    if (nanos) {
+        *out++ = '.';
+        if (nanos % 1000000 == 0)
+            out = decimal(out, nanos / 1000000, 3);
+        else if (nanos % 1000 == 0)
+            out = decimal(out, nanos / 1000, 6);
+        else
+            out = decimal(out, nanos, 9);
+    }
+    *out++ = 'Z';
+    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, out - text);
+}
+
+/* SHA-256 of `data` behind what `begun` has hashed: as hex digits, or as bytes. */
+static PyObject *hashed(PyObject *begun, PyObject *data, PyObject *how)
+{
+    PyObject *digest = NULL, *hash = PyObject_CallMethodNoArgs(begun, name_copy);
+    if (!hash)
+        return NULL;
+    PyObject *done = PyObject_CallMethodOneArg(hash, name_update, data);
+    if (done) {
+        Py_DECREF(done);
+        digest = PyObject_CallMethodNoArgs(hash, how);
+    }
+    Py_DECREF(hash);
+    return digest;
+}
+
+/* events(frames, at, seq, received, known, states, message, out) -> (at, seq)
+ *
+ * Append to `out` the messages of commits, reveals and state changes, as `render` makes them, from the
+ * record at `at` on, which has the number `seq`; and return the place and the number of the first
+ * record that is for the long way. `known` says, for what stands in front of a member (its tag
+ * included), the layout, a SHA-256 begun with the kind, and the values of the envelope's own
+ * attributes; an envelope that it lacks is for the long way. */
+
+typedef struct {
+    PyObject *received, *states, *type;
+    PyObject *layout, *begun, *origin; /* of the envelope */
+} Context;
+
+static PyObject *values_of(const Context *context, const Frame *frame, const Facts *facts,
+                           PyObject *id, PyObject *subject, uint64_t seq)
+{
+    int is_reveal = frame->kind == ENTRY_REVEAL;
+    Py_ssize_t extra = PyTuple_GET_SIZE(context->origin), fixed = is_reveal ? 8 : 7;
+    uint64_t nanos = facts->nanos;
+    if (is_reveal && nanos < 1000000)
+        nanos *= 1000; /* the node's quirk: core/facts.py */
+    PyObject *values = PyTuple_New(fixed + extra);
+    if (!values)
+        return NULL;
+    PyObject *time = facts->seconds ? rfc3339(facts->seconds, nanos)
+                                    : Py_NewRef(context->received);
+    char digits[20];
+    decimal(digits, seq, 20);
+    PyObject *place = PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, digits, 20);
+    PyTuple_SET_ITEM(values, 0, Py_NewRef(id));
+    PyTuple_SET_ITEM(values, 1, time);
+    PyTuple_SET_ITEM(values, 2, place);
+    PyTuple_SET_ITEM(values, 3, Py_NewRef(context->received));
+    PyTuple_SET_ITEM(values, 4, Py_NewRef(subject));
+    PyTuple_SET_ITEM(values, 5, Py_NewRef(subject));
+    PyTuple_SET_ITEM(values, 6,
+                     Py_NewRef(PyTuple_GET_ITEM(context->states, (Py_ssize_t)facts->state)));
+    if (is_reveal)
+        PyTuple_SET_ITEM(values, 7, Py_NewRef(subject));
+    for (Py_ssize_t i = 0; i < extra; i++)
+        PyTuple_SET_ITEM(values, fixed + i, Py_NewRef(PyTuple_GET_ITEM(context->origin, i)));
+    if (!time || !place)
+        Py_CLEAR(values);
+    return values;
+}
+
+static PyObject *message_of(const Context *context, const Frame *frame, const Facts *facts,
+                            uint64_t seq)
+{
+    View about = frame->kind == ENTRY_REVEAL ? facts->chain : facts->hash;
+    PyObject *data = NULL, *digest = NULL, *id = NULL, *subject = NULL, *values = NULL;
+    PyObject *place = NULL, *message = NULL;
+    data = PyBytes_FromStringAndSize((const char *)frame->member.at,
+                                     frame->member.end - frame->member.at);
+    if (data && (digest = hashed(context->begun, data, name_hexdigest)))
+        id = PyUnicode_Substring(digest, 0, 32);
+    if (id && (subject = hexadecimal(about)))
+        values = values_of(context, frame, facts, id, subject, seq);
+    if (values && (place = PyLong_FromUnsignedLongLong(seq)))
+        message = ((PyTypeObject *)context->type)->tp_alloc((PyTypeObject *)context->type, 7);
+    if (message) {
+        PyTuple_SET_ITEM(message, 0, Py_NewRef(place));
+        PyTuple_SET_ITEM(message, 1, Py_NewRef(id));
+        PyTuple_SET_ITEM(message, 2, Py_NewRef(subject));
+        PyTuple_SET_ITEM(message, 3, frame->kind == ENTRY_REVEAL
+                                         ? Py_NewRef(subject)
+                                         : PyUnicode_FromStringAndSize(NULL, 0));
+        PyTuple_SET_ITEM(message, 4, Py_NewRef(context->layout));
+        PyTuple_SET_ITEM(message, 5, Py_NewRef(values));
+        PyTuple_SET_ITEM(message, 6, Py_NewRef(data));
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(digest);
+    Py_XDECREF(id);
+    Py_XDECREF(subject);
+    Py_XDECREF(values);
+    Py_XDECREF(place);
+    return message;
+}
+
+static PyObject *events(PyObject *self, PyObject *args)
+{
+    Py_buffer buffer;
+    Py_ssize_t at;
+    unsigned long long seq;
+    PyObject *known, *out;
+    Context context = {0};
+    if (!PyArg_ParseTuple(args, "y*nKUO!O!O!O!", &buffer, &at, &seq, &context.received,
+                          &PyDict_Type, &known, &PyTuple_Type, &context.states, &PyType_Type,
+                          &context.type, &PyList_Type, &out))
+        return NULL;
+    const uint8_t *start = buffer.buf;
+    View frames = {start + at, start + buffer.len}, last = {NULL, NULL};
+    int failed = 0;
+    if (at < 0 || at > buffer.len) {
+        PyErr_SetString(PyExc_ValueError, "`at` is outside the frames");
+        failed = 1;
+    }
+    while (!failed && frames.at < frames.end) {
+        Frame frame;
+        Facts facts;
+        if (!frame_of(frames, &frame) || !member(frame.kind, frame.member, &facts) ||
+            facts.state >= (uint64_t)PyTuple_GET_SIZE(context.states))
+            break;
+        Py_ssize_t size = frame.envelope.end - frame.envelope.at;
+        if (size != last.end - last.at || memcmp(last.at, frame.envelope.at, (size_t)size)) {
+            PyObject *key = PyBytes_FromStringAndSize((const char *)frame.envelope.at, size);
+            PyObject *entry = key ? PyDict_GetItemWithError(known, key) : NULL;
+            Py_XDECREF(key);
+            if (!entry) {
+                failed = PyErr_Occurred() != NULL;
+                break;
+            }
+            if (!PyArg_ParseTuple(entry, "OOO!", &context.layout, &context.begun, &PyTuple_Type,
+                                  &context.origin)) {
+                failed = 1;
+                break;
+            }
+            last = frame.envelope;
+        }
+        PyObject *message = message_of(&context, &frame, &facts, seq);
+        failed = !message || PyList_Append(out, message);
+        Py_XDECREF(message);
+        seq++;
+        frames.at = frame.next;
+    }
+    at = frames.at - start;
+    PyBuffer_Release(&buffer);
+    return failed ? NULL : Py_BuildValue("nK", at, seq);
+}
+
+/* identities(frames, at, begun, out) -> at
+ *
+ * Append to `out` the identities of commits and reveals, as `peek` tells them, and return the place of
+ * the first record that is for the long way. `begun` is a SHA-256 of nothing. */
+
+static PyObject *identity_of(const Frame *frame, PyObject *begun)
+{
+    View view = frame->member;
+    uint64_t state;
+    if (!number(&view, 0x08, UINT64_MAX, &state))
+        return NULL;
+    PyObject *data = PyBytes_FromStringAndSize((const char *)view.at, view.end - view.at);
+    PyObject *digest = data ? hashed(begun, data, name_digest) : NULL;
+    Py_XDECREF(data);
+    if (!digest)
+        return NULL;
+    uint64_t found = 0;
+    for (int i = 0; i < 8; i++)
+        found = found << 8 | (uint8_t)PyBytes_AS_STRING(digest)[i];
+    Py_DECREF(digest);
+    return PyLong_FromUnsignedLongLong(found ^ frame->kind);
+}
+
+static PyObject *identities(PyObject *self, PyObject *args)
+{
+    Py_buffer buffer;
+    Py_ssize_t at;
+    PyObject *begun, *out;
+    if (!PyArg_ParseTuple(args, "y*nOO!", &buffer, &at, &begun, &PyList_Type, &out))
+        return NULL;
+    const uint8_t *start = buffer.buf;
+    View frames = {start + at, start + buffer.len};
+    int failed = 0;
+    if (at < 0 || at > buffer.len) {
+        PyErr_SetString(PyExc_ValueError, "`at` is outside the frames");
+        failed = 1;
+    }
+    while (!failed && frames.at < frames.end) {
+        Frame frame;
+        Facts facts;
+        if (!frame_of(frames, &frame) || !member(frame.kind, frame.member, &facts))
+            break;
+        PyObject *found = NULL;
+        if (frame.kind == ENTRY_REVEAL) {
+            uint64_t hash = 0;
+            for (int i = 0; i < 8; i++)
+                hash = hash << 8 | facts.hash.at[i];
+            found = PyLong_FromUnsignedLongLong(hash);
+        } else if (frame.kind != STATE_CHANGE) {
+            found = identity_of(&frame, begun);
+        }
+        failed = frame.kind != STATE_CHANGE && (!found || PyList_Append(out, found));
+        Py_XDECREF(found);
+        frames.at = frame.next;
+    }
+    at = frames.at - start;
+    PyBuffer_Release(&buffer);
+    return failed ? NULL : PyLong_FromSsize_t(at);
+}
+
+/* Writing */
+
+typedef struct {
+    char *start;
+    size_t size, room;
+} Buffer;
+
+/* Make room for `more` bytes, and return where they go. */
+static char *claim(Buffer *buffer, size_t more)
+{
+    if (buffer->room - buffer->size < more) {
+        size_t room = (buffer->size + more) * 2;
+        char *start = PyMem_Realloc(buffer->start, room);
+        if (!start) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        buffer->start = start;
+        buffer->room = room;
+    }
+    char *place = buffer->start + buffer->size;
+    buffer->size += more;
+    return place;
+}
+
+typedef struct {
+    const char *start;
+    Py_ssize_t size;
+} Text;
+
+static char *put(char *out, Text text)
+{
+    memcpy(out, text.start, (size_t)text.size);
+    return out + text.size;
+}
+
+static int text_of(PyObject *object, Text *text)
+{
+    if (PyBytes_CheckExact(object)) {
+        text->start = PyBytes_AS_STRING(object);
+        text->size = PyBytes_GET_SIZE(object);
+        return 1;
+    }
+    text->start = PyUnicode_AsUTF8AndSize(object, &text->size);
+    return text->start != NULL;
+}
+
+#define MOST_VALUES 32
+
+/* A message, taken apart. All is borrowed from it and from `prepared`. */
+typedef struct {
+    PyObject *prepared; /* (constants, names, ...), as the caller made it for the layout */
+    PyObject *names;
+    PyObject *key, *token;
+    Text id, data, values[MOST_VALUES];
+    Py_ssize_t count;
+    char seq[24];
+} Parts;
+
+static int parts_of(PyObject *message, PyObject *prepared, PyObject *prepare, Parts *parts)
+{
+    if (!PyTuple_Check(message) || PyTuple_GET_SIZE(message) != 7) {
+        PyErr_SetString(PyExc_TypeError, "not a message");
+        return 0;
+    }
+    PyObject *layout = PyTuple_GET_ITEM(message, 4), *values = PyTuple_GET_ITEM(message, 5);
+    PyObject *made = PyDict_GetItemWithError(prepared, layout);
+    if (!made) {
+        if (PyErr_Occurred() || !(made = PyObject_CallOneArg(prepare, layout)))
+            return 0;
+        Py_DECREF(made); /* `prepare` put it into `prepared` */
+        if (!(made = PyDict_GetItemWithError(prepared, layout))) {
+            PyErr_SetString(PyExc_KeyError, "the layout was not prepared");
+            return 0;
+        }
+    }
+    parts->prepared = made;
+    parts->names = PyTuple_GET_ITEM(made, 1);
+    parts->key = PyTuple_GET_ITEM(message, 2);
+    parts->token = PyTuple_GET_ITEM(message, 3);
+    parts->count = PyTuple_GET_SIZE(values);
+    if (parts->count > MOST_VALUES || parts->count != PyTuple_GET_SIZE(parts->names)) {
+        PyErr_SetString(PyExc_ValueError, "values do not fit the layout");
+        return 0;
+    }
+    unsigned long long seq = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(message, 0));
+    if (seq == (unsigned long long)-1 && PyErr_Occurred())
+        return 0;
+    snprintf(parts->seq, sizeof parts->seq, "%llu", seq);
+    for (Py_ssize_t i = 0; i < parts->count; i++)
+        if (!text_of(PyTuple_GET_ITEM(values, i), &parts->values[i]))
+            return 0;
+    return text_of(PyTuple_GET_ITEM(message, 1), &parts->id) &&
+           text_of(PyTuple_GET_ITEM(message, 6), &parts->data);
+}
+
+/* records(messages, at, prepared, prepare, most) -> (bytes, at)
+ *
+ * Return the records of `messages` from `at` on, at least one and no more than `most` bytes, as
+ * `KafkaWire` writes them, and the next place. */
+
+static size_t zigzag_size(Py_ssize_t value)
+{
+    size_t size = 1;
+    for (uint64_t left = (uint64_t)value << 1; left >= 0x80; left >>= 7)
+        size++;
+    return size;
+}
+
+static char *zigzag(char *out, Py_ssize_t value)
+{
+    uint64_t left = (uint64_t)value << 1;
+    for (; left >= 0x80; left >>= 7)
+        *out++ = (char)(left | 0x80);
+    *out++ = (char)left;
+    return out;
+}
+
+static size_t sized(Py_ssize_t size)
+{
+    return zigzag_size(size) + (size_t)size;
+}
+
+static char *put_sized(char *out, Text text)
+{
+    return put(zigzag(out, text.size), text);
+}
+
+static PyObject *records(PyObject *self, PyObject *args)
+{
+    PyObject *messages, *prepared, *prepare;
+    Py_ssize_t at, most;
+    if (!PyArg_ParseTuple(args, "O!nO!On", &PyList_Type, &messages, &at, &PyDict_Type, &prepared,
+                          &prepare, &most))
+        return NULL;
+    Buffer buffer = {0};
+    Py_ssize_t first = at, end = PyList_GET_SIZE(messages);
+    int failed = at < 0;
+    for (; !failed && at < end; at++) {
+        Parts parts;
+        Text constants, key = {NULL, 0}, seq_name;
+        if (!parts_of(PyList_GET_ITEM(messages, at), prepared, prepare, &parts) ||
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 0), &constants) ||
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name) ||
+            (parts.key != Py_None && !text_of(parts.key, &key))) {
+            failed = 1;
+            break;
+        }
+        Py_ssize_t headers = PyLong_AsSsize_t(PyTuple_GET_ITEM(parts.prepared, 3));
+        Text seq = {parts.seq, (Py_ssize_t)strlen(parts.seq)};
+        Text names[MOST_VALUES];
+        size_t size = 2 + zigzag_size(at - first) + zigzag_size(headers) + (size_t)constants.size +
+                      (size_t)seq_name.size + sized(seq.size) + sized(parts.data.size) +
+                      (parts.key == Py_None ? 1 : sized(key.size));
+        for (Py_ssize_t i = 0; i < parts.count; i++) {
+            if (!text_of(PyTuple_GET_ITEM(parts.names, i), &names[i])) {
+                failed = 1;
+                break;
+            }
+            size += (size_t)names[i].size + sized(parts.values[i].size);
+        }
+        if (failed)
+            break;
+        size_t whole = zigzag_size((Py_ssize_t)size) + size;
+        if (at > first && buffer.size + whole > (size_t)most)
+            break;
+        char *out = claim(&buffer, whole);
+        if (!out) {
+            failed = 1;
+            break;
+        }
+        out = zigzag(out, (Py_ssize_t)size);
+        *out++ = 0; /* attributes */
+        *out++ = 0; /* time, behind the batch's */
+        out = zigzag(out, at - first);
+        if (parts.key == Py_None)
+            *out++ = 1; /* -1 */
+        else
+            out = put_sized(out, key);
+        out = put_sized(out, parts.data);
+        out = zigzag(out, headers);
+        out = put(out, constants);
+        out = put_sized(put(out, seq_name), seq);
+        for (Py_ssize_t i = 0; i < parts.count; i++)
+            out = put_sized(put(out, names[i]), parts.values[i]);
+    }
+    PyObject *found = NULL;
+    if (!failed)
+        found = Py_BuildValue("y#n", buffer.start ? buffer.start : "", (Py_ssize_t)buffer.size, at);
+    else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "`at` is outside the messages");
+    PyMem_Free(buffer.start);
+    return found;
+}
+
+/* block(messages, prepared, prepare, reply, batch) -> bytes
+ *
+ * Return the commands that publish `messages`, as `NatsWire` writes them. */
+
+static const Text LINE = {"\r\n", 2};
+static const Text ID = {"Nats-Msg-Id: ", 13};
+static const Text WINDOW = {"bridge-window: 1\r\n", 18};
+static const Text COMMIT = {"Nats-Batch-Commit: 1\r\n", 22};
+
+static PyObject *block(PyObject *self, PyObject *args)
+{
+    PyObject *messages, *prepared, *prepare;
+    Text reply, batch;
+    if (!PyArg_ParseTuple(args, "O!O!Os#z#", &PyList_Type, &messages, &PyDict_Type, &prepared,
+                          &prepare, &reply.start, &reply.size, &batch.start, &batch.size))
+        return NULL;
+    Buffer buffer = {0};
+    Py_ssize_t last = PyList_GET_SIZE(messages);
+    PyObject *found = NULL;
+    for (Py_ssize_t at = 0; at < last; at++) {
+        Parts parts;
+        Text constants, subject, token, seq_name, names[MOST_VALUES];
+        char sequence[64], inbox[24], sizes[64];
+        if (!parts_of(PyList_GET_ITEM(messages, at), prepared, prepare, &parts) ||
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 0), &constants) ||
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name) ||
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 3), &subject) ||
+            !text_of(parts.token, &token))
+            goto end;
+        Text seq = {parts.seq, (Py_ssize_t)strlen(parts.seq)};
+        Text of_batch = {sequence, 0}, answer = {inbox, 0};
+        int ends = batch.start && at == last - 1, asks = !batch.start || ends;
+        if (batch.start)
+            of_batch.size = snprintf(sequence, sizeof sequence, "Nats-Batch-Sequence: %zd\r\n",
+                                     at + 1);
+        if (asks)
+            answer.size = snprintf(inbox, sizeof inbox, "%zd", batch.start ? 0 : at);
+        size_t head = (size_t)(constants.size + ID.size + parts.id.size + seq_name.size +
+                                seq.size) + 6;
+        for (Py_ssize_t i = 0; i < parts.count; i++) {
+            if (!text_of(PyTuple_GET_ITEM(parts.names, i), &names[i]))
+                goto end;
+            head += (size_t)(names[i].size + parts.values[i].size) + 2;
+        }
+        if (batch.start)
+            head += (size_t)(15 + batch.size + 2 + of_batch.size) + (size_t)(ends ? COMMIT.size : 0);
+        else if (last > 1)
+            head += (size_t)WINDOW.size;
+        Text told = {sizes, snprintf(sizes, sizeof sizes, " %zu %zu\r\n", head,
+                                     head + (size_t)parts.data.size)};
+        size_t whole = (size_t)(5 + subject.size + (token.size ? 1 + token.size : 0) + 1 +
+                                (asks ? reply.size + answer.size : 0) + told.size) +
+                       head + (size_t)parts.data.size + 2;
+        char *out = claim(&buffer, whole);
+        if (!out)
+            goto end;
+        out = put(put(out, (Text){"HPUB ", 5}), subject);
+        if (token.size) {
+            *out++ = '.';
+            out = put(out, token);
+        }
+        *out++ = ' ';
+        if (asks)
+            out = put(put(out, reply), answer);
+        out = put(put(out, told), constants);
+        out = put(put(put(out, ID), parts.id), LINE);
+        out = put(put(put(out, seq_name), seq), LINE);
+        for (Py_ssize_t i = 0; i < parts.count; i++)
+            out = put(put(put(out, names[i]), parts.values[i]), LINE);
+        if (batch.start) {
+            out = put(put(put(out, (Text){"Nats-Batch-Id: ", 15}), batch), LINE);
+            out = put(out, of_batch);
+            if (ends)
+                out = put(out, COMMIT);
+        } else if (last > 1) {
+            out = put(out, WINDOW);
+        }
+        put(put(put(out, LINE), parts.data), LINE);
+    }
+    found = PyBytes_FromStringAndSize(buffer.start, (Py_ssize_t)buffer.size);
+end:
+    PyMem_Free(buffer.start);
+    return found;
+}
+
+static PyMethodDef methods[] = {
+    {"events", events, METH_VARARGS, NULL},
+    {"identities", identities, METH_VARARGS, NULL},
+    {"records", records, METH_VARARGS, NULL},
+    {"block", block, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_native", NULL, -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    name_copy = PyUnicode_InternFromString("copy");
+    name_update = PyUnicode_InternFromString("update");
+    name_hexdigest = PyUnicode_InternFromString("hexdigest");
+    name_digest = PyUnicode_InternFromString("digest");
+    if (!name_copy || !name_update || !name_hexdigest || !name_digest)
+        return NULL;
+    return PyModule_Create(&module);
+}

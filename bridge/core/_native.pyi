@@ -1,0 +1,35 @@
+# What _native.c gives where it was built; there each function is told.
+
+from collections.abc import Callable
+from typing import Any
+
+from bridge.model import Layout, Message
+
+def events(
+    frames: bytes,
+    at: int,
+    seq: int,
+    received: str,
+    known: dict[bytes, tuple[Layout, Any, tuple[str, ...]]],
+    states: tuple[str, ...],
+    message: type[Message],
+    out: list[Message],
+    /,
+) -> tuple[int, int]: ...
+def identities(frames: bytes, at: int, begun: Any, out: list[int], /) -> int: ...
+def records(
+    messages: list[Message],
+    at: int,
+    prepared: dict[Layout, tuple[bytes, tuple[bytes, ...], bytes, int]],
+    prepare: Callable[[Layout], object],
+    most: int,
+    /,
+) -> tuple[bytes, int]: ...
+def block(
+    messages: list[Message],
+    prepared: dict[Layout, tuple[bytes, tuple[bytes, ...], bytes, bytes]],
+    prepare: Callable[[Layout], object],
+    reply: str,
+    batch: str | None,
+    /,
+) -> bytes: ...

@@ -1,0 +1,181 @@
+"""The compiled part does what the Python beside it does, whatever the bytes."""
+
+import hashlib
+import shutil
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from bridge.core.framing import frame, split_frames
+from bridge.core.kafkawire import KafkaWire
+from bridge.core.native import native
+from bridge.core.natswire import NatsWire
+from bridge.core.peek import peek
+from bridge.core.render import Renderer
+from bridge.core.routing import ChainFilter, Routes
+from bridge.model import Group, Message, Run
+from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
+from tests.properties.test_decode_properties import RECORDED, mutated
+from tests.support.events import some_events
+
+ROUTES = Routes("factom", {}, ())
+ALL, ONE = ChainFilter(), ChainFilter.of([b"\x07" * 32])
+
+
+def test_it_is_built_where_there_is_a_compiler() -> None:
+    if native is None and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("NO C COMPILER on this machine: the compiled part is not tested")
+    assert native is not None
+
+
+def renderer(*, compiled: bool, chains: ChainFilter) -> Renderer:
+    return Renderer(
+        network="n",
+        epoch="e",
+        routes=ROUTES,
+        chains=chains,
+        format="protobuf",
+        compiled=native if compiled else None,
+    )
+
+
+def told(messages: list[Message]) -> list[tuple[object, ...]]:
+    """What makes up a message; the layout of another renderer is another object."""
+    return [
+        (
+            each.seq,
+            each.id,
+            each.key,
+            each.token,
+            each.kind,
+            each.attributes,
+            each.values,
+            each.data,
+        )
+        for each in messages
+    ]
+
+
+def hold_together(payloads: list[bytes], peer: str, chains: ChainFilter = ALL) -> None:
+    # The first of an envelope always goes the long way; what follows it may go the short one.
+    frames = b"".join(map(frame, payloads * 2))
+    count = 2 * len(payloads)
+    group = Group(7, 6 + count, (Run(peer, 1_700_000_000_123_456_789, count, frames),))
+    short = renderer(compiled=True, chains=chains)
+    short.render(group)
+    found, expected = short.render(group), renderer(compiled=False, chains=chains).render(group)
+    messages = list(found.messages)
+    assert told(messages) == told(list(expected.messages))
+    assert (found.first, found.last, found.left_out, found.blocks) == (
+        expected.first,
+        expected.last,
+        expected.left_out,
+        expected.blocks,
+    )
+    hold_the_wires_together(messages)
+    hold_identities_together(frames)
+
+
+def hold_the_wires_together(messages: list[Message]) -> None:
+    for batch in ("batch", None):
+        blocks = [
+            NatsWire("s", ROUTES, "e", compiled).block(messages, "inbox.", batch)
+            for compiled in (native, None)
+        ]
+        assert blocks[0] == blocks[1]
+    for most in (1, 700, 1_000_000):
+        at = 0
+        while at < len(messages):
+            written = [
+                KafkaWire(b"e", compiled).records(messages, at, most) for compiled in (native, None)
+            ]
+            assert written[0] == written[1]
+            assert written[0][1] > at
+            at = written[0][1]
+
+
+def hold_identities_together(frames: bytes) -> None:
+    if native is None:
+        return
+    at = 0
+    for _, payload in split_frames(frames):
+        found: list[int] = []
+        until = native.identities(frames[: at + 5 + len(payload)], at, hashlib.sha256(), found)
+        at += 5 + len(payload)
+        if until == at:
+            known = peek(payload)
+            assert found == ([] if known is None else [known])
+        else:
+            assert found == []
+
+
+@st.composite
+def nearly_sound(draw: st.DrawFn) -> bytes:
+    """A commit, reveal or state change with the hashes that the short way looks for, and any rest.
+
+    Or one that only looks like it: a field doubled, out of order, or written as no serialiser would.
+    """
+    event = draw(some_events())
+    hashed = st.binary(min_size=32, max_size=32)
+    name = draw(st.sampled_from(("chainCommit", "entryCommit", "entryReveal", "stateChange")))
+    member = getattr(event, name)
+    member.SetInParent()
+    field = {"chainCommit": "chainIDHash", "stateChange": "entityHash"}.get(name, "entryHash")
+    if name == "entryReveal":
+        member.entry.hash, member.entry.chainID = draw(hashed), draw(hashed)
+    else:
+        setattr(member, field, draw(hashed))
+    if draw(st.booleans()):
+        member.entityState = draw(st.integers(0, 5))
+    if draw(st.booleans()) and name != "stateChange":
+        seconds = st.sampled_from((0, 1, 86_399, 951_782_400, 253_402_300_799, 253_402_300_800))
+        nanos = st.sampled_from((0, 1, 999, 1_000, 1_000_000, 999_999_999, 10**9))
+        member.timestamp.seconds, member.timestamp.nanos = draw(seconds), draw(nanos)
+    front = FactomEvent(eventSource=event.eventSource, identityChainID=event.identityChainID)
+    data: bytes = member.SerializeToString()
+    extra = draw(
+        st.sampled_from((b"", b"", b"\x08\x00", b"\x08\x81\x00", b"\x10\x01", data, b"\x50\x01"))
+    )
+    data = draw(st.sampled_from((data + extra, extra + data)))
+    tag = (FactomEvent.DESCRIPTOR.fields_by_name[name].number << 3) | 2
+    start: bytes = front.SerializeToString()
+    return start + bytes((tag,)) + _varint(len(data)) + data
+
+
+def _varint(value: int) -> bytes:
+    return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7))
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(st.lists(nearly_sound(), min_size=1, max_size=4), st.sampled_from(["tcp/1", "api/7"]))
+def test_nearly_sound_events(payloads: list[bytes], peer: str) -> None:
+    hold_together(payloads, peer)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(some_events().map(lambda event: event.SerializeToString()), min_size=1, max_size=4))
+def test_made_up_events(payloads: list[bytes]) -> None:
+    hold_together(payloads, "tcp/1")
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(mutated(), min_size=1, max_size=3), st.sampled_from(["tcp/1", "api/7"]))
+def test_damaged_events(payloads: list[bytes], peer: str) -> None:
+    hold_together(payloads, peer)
+
+
+def test_recorded_events() -> None:
+    hold_together(RECORDED, "tcp/1")
+    hold_together(RECORDED, "udp/1", ONE)
+
+
+def test_most_recorded_commits_and_reveals_go_the_short_way() -> None:
+    """Else it would be right and of no use."""
+    if native is None:
+        return
+    taken: list[int] = []
+    tracked = [payload for payload in RECORDED if isinstance(peek(payload), int)]
+    binary = [payload for payload in tracked if not payload.startswith(b"{")]
+    for payload in binary:
+        native.identities(frame(payload), 0, hashlib.sha256(), taken)
+    assert len(taken) > 0.99 * len(binary) > 0
