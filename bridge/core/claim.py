@@ -11,9 +11,9 @@ from functools import lru_cache
 
 from bridge.model import Layout, Message
 
-__all__ = ["claim_check", "size"]
+__all__ = ["ATTRIBUTE_BYTES", "claim_check", "size"]
 
-_ATTRIBUTE_BYTES = 2_048
+ATTRIBUTE_BYTES = 2_048
 """More than the attributes of any message take: hashes, heights and names are bounded."""
 
 _NAMES = ("dataref", "datasize", "datasha256")
@@ -27,7 +27,7 @@ def _with_reference(layout: Layout) -> Layout:
 
 def size(message: Message) -> int:
     """Return how many bytes the broker must take for `message`, attributes included."""
-    return len(message.data) + _ATTRIBUTE_BYTES
+    return len(message.data) + ATTRIBUTE_BYTES
 
 
 def claim_check(message: Message, reference: str) -> Message:

@@ -18,10 +18,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.core.asjson import JsonWriter, rfc3339
 from bridge.core.decode import decode
-from bridge.core.facts import FACTS, STATE_NAMES
+from bridge.core.facts import FACTS
 from bridge.core.framing import frame_at
 from bridge.core.native import native
 from bridge.core.routing import ChainFilter, Routes
+from bridge.core.short_way import ShortWay
 from bridge.errors import DecodeError
 from bridge.model import API_PEER, Group, Kind, Layout, Message, RecordType, Run
 from bridge.pb.bridge.v1.block_receipt_pb2 import BlockReceipt
@@ -53,16 +54,6 @@ _IDENTITY_BYTES = 64
 
 _MOST_ORIGINS = 1_000
 """Nodes whose attributes are kept ready. More than any network has; forged ones are not kept."""
-
-_TAGS = {
-    Kind.CHAIN_COMMIT: b"\x22",
-    Kind.ENTRY_COMMIT: b"\x2a",
-    Kind.ENTRY_REVEAL: b"\x32",
-    Kind.STATE_CHANGE: b"\x3a",
-}
-"""The kinds that come by the thousand, with their tags in the envelope."""
-
-_Known = tuple[Layout, Any, tuple[str, ...]]
 
 Format = Literal["json", "protobuf"]
 CONTENT_TYPES: dict[Format, str] = {
@@ -137,7 +128,6 @@ class Renderer:
         json_bytes: Literal["hex", "base64"] = "hex",
         compiled: ModuleType | None = native,
     ) -> None:
-        self._compiled = compiled
         self._source = f"/factom/{network}"
         self._epoch = epoch
         self._off = routes.off
@@ -147,8 +137,7 @@ class Renderer:
         self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
         self._origins: dict[tuple[int | str, bytes], _Origin] = {}
         self._bridge = _Origin({})
-        self._known: tuple[dict[bytes, _Known], dict[bytes, _Known]] = {}, {}
-        """By whether it was fetched: what stands in front of a member, and what is known of it."""
+        self._short = ShortWay(compiled)
 
     def render(self, group: Group) -> Rendered:
         """Return `group` as messages."""
@@ -163,14 +152,11 @@ class Renderer:
         for run in group.runs:
             received = _received(run.received_ns)
             fetched = run.peer.startswith(API_PEER)
-            frames, at, known = run.frames, 0, self._known[fetched]
+            frames, at = run.frames, 0
             while at < len(frames):
-                if self._compiled is not None and known:
-                    at, seq = self._compiled.events(
-                        frames, at, seq, received, known, STATE_NAMES, Message, messages
-                    )
-                    if at == len(frames):
-                        break
+                at, seq = self._short.take(frames, at, seq, received, messages, fetched)
+                if at == len(frames):
+                    break
                 type_, payload, at = frame_at(frames, at)
                 try:
                     if type_ == RecordType.FEED:
@@ -237,8 +223,9 @@ class Renderer:
         origin = self._origins.get((way, identity)) or self._origin(way, identity)
         if kind is not Kind.NODE_MESSAGE:
             message = self._message(kind, member, data, seq, b"", received, origin)
-            if kind in _TAGS:
-                self._learn(kind, source, identity, message.layout, origin, self._known[fetched])
+            if message.layout is origin.layouts.get(kind) and not self._chooses(kind):
+                told = message.layout, self._salts[kind], origin.values
+                self._short.learn(kind, (source, identity), told, fetched=fetched)
             return message
         # The same words recur: who said them, and when they came, make them one event.
         salt = identity + run.received_ns.to_bytes(8, "big")
@@ -246,24 +233,9 @@ class Renderer:
             kind, member, data, seq, salt, received, origin, identity[:_IDENTITY_BYTES].hex()
         )
 
-    def _learn(
-        self,
-        kind: Kind,
-        source: int,
-        identity: bytes,
-        layout: Layout,
-        origin: _Origin,
-        known: dict[bytes, _Known],
-    ) -> None:
-        """Let the next one from there take the short way (`_native.c`)."""
-        filtered = bool(self._chains.chains) and kind in {Kind.CHAIN_COMMIT, Kind.ENTRY_REVEAL}
-        if self._json is not None or filtered or layout not in origin.layouts.values():
-            return
-        if 0 <= source < 0x80 and len(identity) <= _IDENTITY_BYTES and len(known) < _MOST_ORIGINS:
-            front = bytes((0x08, source)) if source else b""
-            if identity:
-                front += bytes((0x1A, len(identity))) + identity
-            known[front + _TAGS[kind]] = layout, self._salts[kind], origin.values
+    def _chooses(self, kind: Kind) -> bool:
+        """Say whether each event of `kind` is to be looked at, or is written as JSON."""
+        return self._json is not None or self._chains.looks_at(kind)
 
     def _origin(self, source: int | str, identity: bytes) -> _Origin:
         found: dict[str, str] = {}

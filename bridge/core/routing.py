@@ -48,6 +48,10 @@ class ChainFilter(NamedTuple):
         twice = (hashlib.sha256(hashlib.sha256(chain).digest()).digest() for chain in ids)
         return cls(ids, frozenset(twice))
 
+    def looks_at(self, kind: Kind) -> bool:
+        """Say whether one event of `kind` may pass and another not."""
+        return bool(self.chains) and kind in {Kind.ENTRY_REVEAL, Kind.CHAIN_COMMIT}
+
     def passes(self, kind: Kind, member: Any) -> bool:
         """Say whether an event of `kind` is wanted."""
         if not self.chains:

@@ -23,7 +23,7 @@ from bridge import log
 from bridge.core.kafkawire import KafkaWire
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkUnavailable
-from bridge.model import Kind, Message, Standing, Tail
+from bridge.model import Kind, Layout, Message, Standing, Tail
 from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_batch import HEADER_BYTES, WrittenBatch
 from bridge.sinks.kafka_connection import connection_options
@@ -247,11 +247,15 @@ class KafkaSink:
         self, items: list[tuple[int, Message]]
     ) -> dict[Place, list[tuple[int, Message]]]:
         parts: dict[Place, list[tuple[int, Message]]] = {}
+        single: dict[Layout, list[tuple[int, Message]]] = {}
         for item in items:
-            place = self._place(item[1])
-            part = parts.get(place)
+            layout = item[1].layout
+            part = single.get(layout)
             if part is None:
-                part = parts[place] = []
+                place = self._place(item[1])
+                part = parts.setdefault(place, [])
+                if self._topics[place[0]].partitions == 1:
+                    single[layout] = part
             part.append(item)
         return parts
 

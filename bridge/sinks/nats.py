@@ -13,7 +13,6 @@ A lost connection fails the batch; the lane opens the sink anew and sends it aga
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -27,20 +26,18 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions, StorageType
 
 from bridge import log
 from bridge.core.natswire import NatsWire
+from bridge.core.recent import Recent
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable, SinkWedged
 from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import NatsSettings
+from bridge.sinks.nats_batch import Batch, batches
 from bridge.sinks.nats_connection import connect, in_our_terms
 
 __all__ = ["NatsSink"]
 
 _log = log.get("nats")
 
-_BATCH_MESSAGES = 1_000
-"""Most that an atomic batch may hold (server error 10199)."""
-
-_BATCH_BYTES = 8 * 1024 * 1024
 _WINDOW = 256
 _KNOWN_IDS = 50_000
 _CHUNK_BYTES, _CHUNK_HEADROOM = 128 * 1024, 1_024
@@ -82,7 +79,7 @@ class NatsSink:
         self._limit = 0
         self._atomic = False
         self._batches = 0
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known = Recent(_KNOWN_IDS)
         self._stored = 0
         self._timeouts = 0
         self._wire = NatsWire(settings.stream, routes, epoch)
@@ -159,38 +156,41 @@ class NatsSink:
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
-        fresh: list[tuple[int, Message]] = []
-        ids: set[str] = set()
-        for position, message in enumerate(messages):
-            if message.id not in ids and message.id not in self._known:
-                ids.add(message.id)
-                fresh.append((position, message))
-        duplicates = len(messages) - len(fresh)
+        whole = self._fresh(messages)
+        duplicates = len(messages) - len(whole.messages)
         with in_our_terms():
-            for batch in _batches(fresh):
+            for batch in batches(whole):
                 duplicates += await self._send(batch)
         return duplicates
 
-    async def _send(self, batch: list[tuple[int, Message]]) -> int:
+    def _fresh(self, messages: Sequence[Message]) -> Batch:
+        """Return those of which the stream does not have the id, and each id once."""
+        ids = {message.id for message in messages}
+        if len(ids) == len(messages) and not self._known.has_any(ids):
+            return Batch(list(messages), range(len(messages)))
+        first: dict[str, int] = {}
+        for position, message in enumerate(messages):
+            if message.id not in self._known:
+                first.setdefault(message.id, position)
+        positions = list(first.values())
+        return Batch([messages[position] for position in positions], positions)
+
+    async def _send(self, batch: Batch) -> int:
         """Send `batch`; return how many of it the stream had already."""
-        if len(batch) == 1:
-            duplicates = await self._send_one(*batch[0])
+        if len(batch.messages) == 1:
+            duplicates = await self._send_one(batch)
         elif not self._atomic:
             duplicates = await self._send_window(batch)
         elif await self._send_atomic(batch):
             duplicates = 0
         else:
             duplicates = await self._send_window(batch)
-        known = self._known
-        for _, message in batch:
-            known[message.id] = None
-        while len(known) > _KNOWN_IDS:
-            known.popitem(last=False)
+        self._known.add([message.id for message in batch.messages])
         return duplicates
 
-    async def _send_one(self, position: int, message: Message) -> int:
-        (answer,) = await self._exchange([(position, message)])
-        return self._taken(answer, position)
+    async def _send_one(self, batch: Batch) -> int:
+        (answer,) = await self._exchange(batch.messages)
+        return self._taken(answer, batch.positions[0])
 
     def _taken(self, answer: dict[str, Any], position: int) -> int:
         """Return 1 if the stream had the message already, 0 if it stored it."""
@@ -201,38 +201,38 @@ class NatsSink:
         self._stored = answer["seq"]
         return 0
 
-    async def _send_atomic(self, batch: list[tuple[int, Message]]) -> bool:
+    async def _send_atomic(self, batch: Batch) -> bool:
         """Send `batch` whole; return False if the stream knows one of its ids."""
         self._batches += 1
-        answer = (await self._exchange(batch, f"{self._epoch}-{self._batches}"))[0]
+        answer = (await self._exchange(batch.messages, f"{self._epoch}-{self._batches}"))[0]
         error = answer.get("error")
         if error is None:
             self._stored = answer["seq"]
             return True
         if error["err_code"] in _FULL | _NO_SUCH_STREAM:
-            self._refused(error, batch[0][0])
+            self._refused(error, batch.positions[0])
         # A known id, or whatever else is wrong with one of them: one by one it tells which.
-        _log.debug("batch rejected", size=len(batch), error=error)
+        _log.debug("batch rejected", size=len(batch.messages), error=error)
         return False
 
-    async def _send_window(self, batch: list[tuple[int, Message]]) -> int:
+    async def _send_window(self, batch: Batch) -> int:
         duplicates = 0
-        for start in range(0, len(batch), _WINDOW):
-            part = batch[start : start + _WINDOW]
-            for (position, _), answer in zip(part, await self._exchange(part), strict=True):
+        for part in batch.cut(_WINDOW):
+            answers = await self._exchange(part.messages)
+            for position, answer in zip(part.positions, answers, strict=True):
                 duplicates += self._taken(answer, position)
         return duplicates
 
     async def _exchange(
-        self, items: list[tuple[int, Message]], batch: str | None = None
+        self, messages: list[Message], batch: str | None = None
     ) -> list[dict[str, Any]]:
-        """Send `items` at once, and return the server's answers: one for each, or for the batch."""
+        """Send `messages` at once, and return the server's answers: one for each, or for the batch."""
         client = self._connected()
-        answers = self._answers = _Answers(1 if batch else len(items))
+        answers = self._answers = _Answers(1 if batch else len(messages))
         prefix = f"{self._inbox}{self._exchanges}."
         self._exchanges += 1
         self._expected = prefix
-        block = self._wire.block([message for _, message in items], prefix, batch)
+        block = self._wire.block(messages, prefix, batch)
         # The library's own publishing writes the same bytes, at ten times the cost: it checks
         # and encodes each header alone. `tests/contract/test_nats_private.py` holds these two.
         await client._send_command(block)  # noqa: SLF001
@@ -328,15 +328,3 @@ class NatsSink:
             await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
         except Exception as error:  # noqa: BLE001  (whatever it is, the client is let go)
             _log.debug("client not closed in order", error=str(error))
-
-
-def _batches(messages: list[tuple[int, Message]]) -> list[list[tuple[int, Message]]]:
-    batches: list[list[tuple[int, Message]]] = []
-    size = _BATCH_BYTES
-    for item in messages:
-        if size >= _BATCH_BYTES or len(batches[-1]) >= _BATCH_MESSAGES:
-            batches.append([])
-            size = 0
-        batches[-1].append(item)
-        size += len(item[1].data)
-    return batches

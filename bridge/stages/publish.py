@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from bridge import log
 from bridge.core.alerts import regression_alert
-from bridge.core.claim import claim_check, size
+from bridge.core.claim import ATTRIBUTE_BYTES, claim_check, size
 from bridge.core.groups import own_run
 from bridge.core.render import Rendered
 from bridge.core.repeats import Repeats
@@ -39,10 +39,6 @@ __all__ = ["Lane"]
 _PATIENCE_SECONDS = 3
 
 _log = log.get("publish")
-
-
-def _data_size(message: Message) -> int:
-    return len(message.data)
 
 
 class _Batch(NamedTuple):
@@ -270,8 +266,9 @@ class Lane:
 
     async def _set_aside_what_is_too_large(self, messages: list[Message]) -> None:
         limit = self._sink.limit
-        kinds = {message.layout.kind for message in messages}
-        if not kinds or size(max(messages, key=_data_size)) <= min(map(limit, kinds)):
+        kinds = {layout.kind for layout in {message.layout for message in messages}}
+        largest = max([len(message.data) for message in messages], default=0)
+        if not kinds or largest + ATTRIBUTE_BYTES <= min(map(limit, kinds)):
             return
         for place, message in enumerate(messages):
             if size(message) > limit(message.kind):
