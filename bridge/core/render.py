@@ -179,7 +179,7 @@ class Renderer:
     def instead(self, group: Group, reason: str, sentence: str) -> Rendered:
         """Return the dead letter in place of the one record of `group`."""
         (run,) = group.runs
-        ((_, payload),) = split_frames(run.frames)
+        _, payload, _ = frame_at(run.frames, 0)
         letter = self._dead_letter(group.first, payload, run, reason, sentence)
         return Rendered(group.first, group.last, [letter], Counter(), blocks=False)
 
