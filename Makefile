@@ -7,8 +7,9 @@ STAMP := $(VENV)/.installed
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 FAULTS_ARGS ?=
+SOAK_ARGS ?=
 
-.PHONY: help install demo run test quick faults mutants lint bench fuzz proto docs sbom lock clean
+.PHONY: help install demo run test quick faults soak mutants lint bench fuzz proto docs sbom lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -46,6 +47,10 @@ lint: install ## Style, types, import contracts, stale generated files
 faults: install ## Kill, cut, fill and damage: the whole campaign, under an hour; prints a table
 	$(BIN)/python -m tests.brokers.kafka_jars
 	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
+soak: install ## An hour with brokers that come and go: memory, handles and tasks stay; prints a table
+	$(BIN)/python -m tests.brokers.kafka_jars
+	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)
 
 mutants: install ## Break the code by hand, promise by promise: a test must turn red for each
 	$(BIN)/python -m tests.brokers.kafka_jars

@@ -84,6 +84,8 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # The bridge's settings hold secrets, and are none of the server's.
+                env={n: v for n, v in os.environ.items() if not n.upper().startswith("BRIDGE_")},
             )
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:

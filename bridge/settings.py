@@ -95,7 +95,7 @@ class FeedSettings(Section):
     max_connections_per_address: Positive = 4
     """TCP connections at one time from one address."""
     max_new_connections_per_second: Positive = 20
-    """TCP connections taken in one second."""
+    """TCP connections taken in one second, for each rank of address (docs/security.md)."""
     udp_peers: Positive = 64
     """UDP peers (address and port) whose datagrams are put together at one time."""
     udp_peer_bytes: Positive = 8 * MIB

@@ -32,6 +32,12 @@ _BYTES_PER_PART = 12
 _MOST_PARTS = 700_000
 """More than a true block of the largest size has."""
 
+_MOST_IN_JSON = 250_000
+"""Each takes 200 bytes and more while it is read. Ten minutes would have to bring 400 a second."""
+
+_MOST_WIDE_BYTES = 1024 * 1024
+"""Events have text only in what nodes say of themselves, which is short; all else is base64."""
+
 _SMALLEST_PART = 2
 _VALUES_PER_PART = 4
 """Values of a message without sub-messages cost that much less, and true ones may be tiny."""
@@ -67,7 +73,7 @@ def decode(payload: bytes) -> Event | None:
 
     Raises:
         DecodeError: with the dead letter's reason: `invalid-protobuf`, `invalid-json`,
-            `too-many-parts`, or `unknown-event` (a newer node's).
+            `too-many-parts`, `too-costly`, or `unknown-event` (a newer node's).
     """
     # No FactomEvent begins with "{": as a protobuf tag it would open a group of field 15.
     if payload[:1] == b"{":
@@ -110,13 +116,15 @@ def _allowed_parts(size: int) -> int:
 
 def _bound_json(payload: bytes) -> None:
     """Refuse JSON of very many tiny values before the parser gives each its memory."""
-    allowed = _allowed_parts(len(payload))
+    allowed = min(_allowed_parts(len(payload)), _MOST_IN_JSON)
     structures = payload.count(b"{") + payload.count(b"[")
-    if (
-        structures > allowed
-        or max(payload.count(b'"'), payload.count(b",")) > _VALUES_PER_PART * allowed
-    ):
+    # Of a large block most values are hashes, which have 47 bytes as JSON.
+    most = max(_VALUES_PER_PART * MAX_PARTS, allowed)
+    if structures > allowed or payload.count(b",") > most or payload.count(b'"') > 2 * most:
         raise DecodeError("too-many-parts", "more values than a true event has")
+    if len(payload) > _MOST_WIDE_BYTES and not payload.isascii():
+        # One such character, and the parser takes four bytes for each of the others.
+        raise DecodeError("too-costly", "a large event with other characters than ASCII")
 
 
 _Shape = dict[int, Any]

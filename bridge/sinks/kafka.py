@@ -178,14 +178,18 @@ class KafkaSink:
             items = [item for item in items if not self._has(item[1])]
         failed = await self._send(items)
         if failed:
+            # Perhaps a limit was lowered, and they fit into smaller batches.
+            failed = await self._send_anew(failed)
+        for item in sorted(failed, key=_position):
             # One of them is refused, and the broker does not say which: a batch for each.
-            for item in sorted(failed, key=lambda item: item[0]):
-                await self.close()
-                with in_our_terms():
-                    await self._start_producer()
-                if await self._send([item]):
-                    raise MessageRefused(item[0], self._refusal)
+            if await self._send_anew([item]):
+                raise MessageRefused(item[0], self._refusal)
         return len(messages) - len(items)
+
+    async def _send_anew(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
+        await self.close()
+        await self.open()
+        return await self._send(sorted(items, key=_position))
 
     def _has(self, message: Message) -> bool:
         place = self._place(message)
@@ -322,6 +326,10 @@ class KafkaSink:
 def _named(name: str) -> Place:
     topic, _, partition = name.rpartition("/")
     return topic, int(partition)
+
+
+def _position(item: tuple[int, Message]) -> int:
+    return item[0]
 
 
 @lru_cache(maxsize=65_536)

@@ -98,7 +98,9 @@ class Topics:
         found = {}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         for response in await admin.describe_configs(resources):
-            for _, _, _, name, entries, *_ in response.resources:
+            for code, text, _, name, entries, *_ in response.resources:
+                if code:
+                    raise kafka.for_code(code)(f"topic {name}: {text}")
                 config = {entry[0]: entry[1] for entry in entries}
                 found[name] = Topic(partitions[name], int(config["max.message.bytes"]))
                 self._verify(name, config)

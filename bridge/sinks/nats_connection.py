@@ -62,21 +62,27 @@ async def open_client(
     settings: NatsSettings, closed: Callback, failed: Callable[[Exception], Awaitable[None]]
 ) -> Client:
     """Return a connection that is never made anew by itself. Raises: as `connect`."""
-    client: Client = await nats.connect(
-        list(settings.servers),
-        name="factom-bridge",
-        allow_reconnect=False,
-        # Also for the first connection, where 0 would mean for ever.
-        max_reconnect_attempts=1,
-        reconnect_time_wait=0.1,
-        connect_timeout=_CONNECT_SECONDS,
-        pending_size=64 * 1024 * 1024,
-        closed_cb=closed,
-        disconnected_cb=closed,
-        error_cb=failed,
-        tls=_tls(settings),
-        **_login(settings),
-    )
+    client = Client()
+    try:
+        await client.connect(
+            list(settings.servers),
+            name="factom-bridge",
+            allow_reconnect=False,
+            # Also for the first connection, where 0 would mean for ever.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.1,
+            connect_timeout=_CONNECT_SECONDS,
+            pending_size=64 * 1024 * 1024,
+            closed_cb=closed,
+            disconnected_cb=closed,
+            error_cb=failed,
+            tls=_tls(settings),
+            **_login(settings),
+        )
+    except BaseException:
+        # The library leaves the socket open, to a server that hangs one more with each attempt.
+        await client.close()
+        raise
     return client
 
 

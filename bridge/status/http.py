@@ -55,7 +55,7 @@ def _guard(settings: StatusSettings, connections: Connections) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is not None:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), token.encode()):
+            if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
                 connections.refused("status-unauthorized")
                 raise web.HTTPUnauthorized(text="a bearer token is needed\n")
         elif (

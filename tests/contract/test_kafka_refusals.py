@@ -145,3 +145,12 @@ async def test_small_messages_whose_batch_no_longer_fits_are_all_sent_and_in_ord
         await _lower(stand, 10_000)
         assert await sink.publish(messages[1:]) == 0
     assert (await _seqs(stand))["entry-reveal"] == list(range(1, 11))
+
+
+async def test_after_a_refusal_the_new_limit_is_known(kafka_stand: KafkaStand) -> None:
+    stand, maker = kafka_stand, Maker(46)
+    messages = rendered([maker.reveal(1_000) for _ in range(20)])
+    async with opened(stand.sink(batch_bytes=_BATCH)) as sink:
+        await _lower(stand, 10_000)
+        await sink.publish(messages)
+        assert sink.limit(messages[0].kind) == 10_000

@@ -93,12 +93,14 @@ def _write(path: Path, row: Row) -> None:
         file.write(json.dumps(told) + "\n")
 
 
-def _rows(path: Path, faults: list[Fault]) -> list[Row]:
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _read(lines: list[str]) -> list[Row]:
     """Return the last row of each fault."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = {told["fault"]: told for told in map(json.loads, lines)}
-    nothing = {"seconds": 0.0, "tally": {"broken": ["ended without a result"]}}
-    told = [(fault, found.get(fault.name, nothing)) for fault in faults]
+    told = [(fault, found[fault.name]) for fault in FAULTS if fault.name in found]
     return [(fault, Tally(**each["tally"]), each["seconds"]) for fault, each in told]
 
 
@@ -108,7 +110,7 @@ def main() -> None:
     # What the replays' trackers have to say is their victims' too.
     log.configure("error", "console")
     if chosen.table:
-        print(markdown(_rows(chosen.table, list(FAULTS))))
+        print(markdown(_read(_lines(chosen.table))))
         return
     faults = [
         fault
@@ -128,8 +130,11 @@ def main() -> None:
             arguments = ["--seed", str(chosen.seed), "--json", str(path)]
             arguments += ["--quick"] * chosen.quick
             arguments += ["--tries", str(chosen.tries)] if chosen.tries else []
+            before = len(_lines(path))
             asyncio.run(_all(faults, arguments))
-            rows = _rows(path, faults)
+            through = {row[0]: row for row in _read(_lines(path)[before:])}
+            nothing = Tally(broken=["ended without a result"])
+            rows = [through.get(fault, (fault, nothing, 0.0)) for fault in faults]
     print(table(rows))
     sys.exit(not all(tally.is_clean for _, tally, _ in rows))
 

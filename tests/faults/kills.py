@@ -43,8 +43,9 @@ _REACHED_SECONDS = 30
 
 async def at_random(ground: Ground, tries: int, seed: int) -> Tally:
     """Kill bridges while they are fed, half of them while they still connect."""
-    victims = [Victim(ground, "kill", seed + number, replayed=True) for number in range(_VICTIMS)]
-    shares = [len(range(number, tries, _VICTIMS)) for number in range(_VICTIMS)]
+    numbers = range(min(_VICTIMS, tries))
+    victims = [Victim(ground, "kill", seed + number, replayed=True) for number in numbers]
+    shares = [len(range(number, tries, _VICTIMS)) for number in numbers]
     return await _all(victims, [_at_random(*each) for each in zip(victims, shares, strict=True)])
 
 

@@ -257,11 +257,17 @@ def _steps_back(numbers: list[int]) -> int:
 
 
 def slope(samples: list[Sample]) -> float:
-    """Return how fast the memory grows, by least squares, in MB an hour."""
-    hours = [each.at / 3600 for each in samples]
-    mean, level = sum(hours) / len(hours), sum(each.rss_mb for each in samples) / len(samples)
-    above = sum((h - mean) * (each.rss_mb - level) for h, each in zip(hours, samples, strict=True))
-    return above / sum((h - mean) ** 2 for h in hours)
+    """Return how fast the memory grows, by least squares, in MB an hour.
+
+    Of each minute the least counts: what is sent anew when a broker is back comes and goes.
+    """
+    least: dict[int, float] = {}
+    for each in samples:
+        minute = int(each.at // 60)
+        least[minute] = min(each.rss_mb, least.get(minute, each.rss_mb))
+    mean, level = sum(least) / len(least), sum(least.values()) / len(least)
+    above = sum((minute - mean) * (rss - level) for minute, rss in least.items())
+    return 60 * above / sum((minute - mean) ** 2 for minute in least)
 
 
 def verdict(samples: list[Sample], minutes: int) -> tuple[list[str], list[str]]:

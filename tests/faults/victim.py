@@ -108,7 +108,7 @@ class Victim:
 
     async def compare(self) -> None:
         """Compare the tracker's state with the replay's, as it was when last noted."""
-        if self._replay is None:
+        if self._replay is None or not self._accepted:
             return
         different = await self._replay.differences()
         if different:

@@ -341,6 +341,28 @@ MUTANTS = (
         (_LANE + "test_a_sink_that_keeps_us_waiting_is_not_called_ready",),
     ),
     Mutant(
+        "dead-sink-is-ready",
+        "watchdogs: a sink that is down is called ready",
+        (
+            Edit(
+                _PUBLISH, "error.code, cause=str(error)", "error.code, ready=True, cause=str(error)"
+            ),
+        ),
+        (_LANE + "test_a_connection_that_is_lost_while_nothing_is_sent_is_noticed",),
+    ),
+    Mutant(
+        "dead-broker-fails-healthz",
+        "watchdogs: a supervisor restarts it for a broker",
+        (
+            Edit(
+                "bridge/status/http.py",
+                'add_get("/healthz", pages.healthz)',
+                'add_get("/healthz", pages.readyz)',
+            ),
+        ),
+        (_WATCHDOGS + "test_a_broker_that_is_gone_is_told_everywhere_and_the_bridge_is_well",),
+    ),
+    Mutant(
         "no-wait-at-the-end",
         "D15: acknowledgements are not waited for",
         (

@@ -15,7 +15,7 @@ from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.support.events import SMALL, small_capture, some_events
 from tests.support.go import go_json
 
-REASONS = {"invalid-json", "invalid-protobuf", "unknown-event", "too-many-parts"}
+REASONS = {"invalid-json", "invalid-protobuf", "unknown-event", "too-many-parts", "too-costly"}
 RECORDED = sorted(
     {payload for name in SMALL for payload in small_capture(name).payloads() if payload}
 )

@@ -15,7 +15,8 @@ __all__ = ["BOMBS", "LARGEST_BYTES"]
 LARGEST_BYTES = 32 * 1024 * 1024
 _MOST_PARTS = 690_000
 """Just below what `core.decode` lets pass to the parser for a payload of this size."""
-_MOST_VALUES = 4 * _MOST_PARTS
+_MOST_IN_JSON = 249_000
+"""The same for JSON."""
 
 
 def _varint(value: int) -> bytes:
@@ -62,7 +63,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         6, _field(2, b"\x12\x00" * (LARGEST_BYTES // 2 - 10))
     ),
     "protobuf: external ids, as many as pass": lambda: _field(
-        6, _field(2, b"\x12\x00" * (_MOST_VALUES // 2) + b"\x1a" + b"\xff" * 9)
+        6, _field(2, b"\x12\x00" * (2 * _MOST_PARTS) + b"\x1a" + b"\xff" * 9)
     ),
     "protobuf: unknown fields": lambda: b"\x78\x00" * (LARGEST_BYTES // 2),
     "protobuf: unknown groups": lambda: b"\x73" * LARGEST_BYTES,
@@ -77,23 +78,23 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         '{"Event":"\U0001f4a3'.encode() + b"x" * (LARGEST_BYTES - 20) + b'"}'
     ),
     "JSON: empty objects": lambda: _filled(b'{"a":[', b"{},", b"{}]}"),
-    "JSON: objects, as many as pass": lambda: _padded(b'{"a":[', _every(b"{}"), _MOST_PARTS, b"]"),
+    "JSON: objects, as many as pass": lambda: _padded(
+        b'{"a":[', _every(b"{}"), _MOST_IN_JSON, b"]"
+    ),
     "JSON: numbers, as many as pass": lambda: _padded(
-        b'{"a":[', _every(b"257"), _MOST_VALUES, b"]"
+        b'{"a":[', _every(b"257"), _MOST_IN_JSON, b"]"
     ),
     "JSON: texts, as many as pass": lambda: _padded(
-        b'{"a":[', (b'"%d"' % number for number in count()), _MOST_VALUES // 2 - 10, b"]"
+        b'{"a":[', (b'"%d"' % number for number in count()), _MOST_IN_JSON - 10, b"]"
     ),
-    "JSON: keys, as many as pass": lambda: _padded(
-        b'{"a":{', _keys(), _MOST_VALUES // 2 - 10, b"}"
-    ),
+    "JSON: keys, as many as pass": lambda: _padded(b'{"a":{', _keys(), _MOST_IN_JSON - 10, b"}"),
     "JSON: one key again and again": lambda: _padded(
-        b'{"a":{', _every(b'"k":0'), _MOST_VALUES // 2 - 10, b"}"
+        b'{"a":{', _every(b'"k":0'), _MOST_IN_JSON - 10, b"}"
     ),
     "JSON: entries, as many as pass": lambda: _padded(
         b'{"Event":{"directoryBlockCommit":{"entryBlockEntries":[',
         _every(b'{"version":1}'),
-        _MOST_PARTS - 10,
+        _MOST_IN_JSON - 10,
         b"]}}",
     ),
     "JSON: a long number": lambda: _filled(b'{"eventSource":', b"9", b"}"),

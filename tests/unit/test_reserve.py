@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -74,23 +75,46 @@ async def test_what_is_urgent_is_written_on_a_full_disk_and_is_there_after_a_cra
         assert found == [b"%d" % seq for seq in range(full + 1, full + 4)]
 
 
+@pytest.mark.parametrize("opened_anew", [False, True])
 async def test_on_a_full_disk_what_was_delivered_makes_room_which_nobody_else_gets(
-    disk: SmallDisk,
+    disk: SmallDisk, opened_anew: bool
 ) -> None:
-    async with open_journal(_settings(disk), Metrics()) as journal:
-        journal.register(["sink"])
+    async with AsyncExitStack() as until:
+        journal = await until.enter_async_context(open_journal(_settings(disk), Metrics()))
         # So many that the WAL was folded into the file, which then has room inside.
         await _fed(journal, 400)
+        if opened_anew:
+            # All of it is folded then, and there is no WAL to write on in.
+            await until.aclose()
+            journal = await until.enter_async_context(open_journal(_settings(disk), Metrics()))
+        journal.register(["sink"])
         await _until_full(journal, disk)
         full = journal.head
         for _ in range(3):
             journal.checkpoint("sink", full)
+            await _fed(journal, 1)
+            assert disk.fill() < SLICE_BYTES
             with pytest.raises(StorageFull):
                 await _fed(journal, 1_000)
-            assert disk.fill() < SLICE_BYTES
             assert journal.head > full + 50
             full = journal.head
-        assert (disk.folder / "journal" / "reserve").stat().st_size >= 4 * SLICE_BYTES
+
+
+async def test_making_room_leaves_enough_of_the_reserve_for_an_alert(disk: SmallDisk) -> None:
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        journal.register(["sink", "one that is away"])
+        await _fed(journal, 20)
+        await _until_full(journal, disk)
+        reserve = disk.folder / "journal" / "reserve"
+        before = reserve.stat().st_size
+        # Each time there is a checkpoint to be written down, and nothing to be freed.
+        for turn in range(400):
+            journal.checkpoint("sink", turn % 2)
+            with pytest.raises(StorageFull):
+                await journal.append([_run(journal.head + 1, size=2 * SLICE_BYTES)])
+        assert reserve.stat().st_size < before
+        disk.fill()
+        await journal.append([_run(journal.head + 1, size=500)], urgent=True)
 
 
 async def test_the_reserve_is_whole_again_when_there_is_room(disk: SmallDisk) -> None:
