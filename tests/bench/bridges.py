@@ -8,29 +8,58 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import psutil
 
-__all__ = ["BenchBridge", "Progress"]
+from tests.support.bridge_process import Metrics
 
-_START_SECONDS = 20
+__all__ = ["BenchBridge", "Progress", "Untrue"]
+
+_START_SECONDS = 60
+_READY_SECONDS = 120
+_OWN = ("gap-alert", "block-receipt", "dead-letter")
+"""Kinds of messages that the bridge makes: they are not what was sent to it."""
+
+_NOTHING = (
+    "bridge_alerts_total",
+    "bridge_dead_letters_total",
+    "bridge_duplicates_total",
+    "bridge_events_left_out_total",
+    "bridge_events_recovered_total",
+    "bridge_gaps_open",
+    "bridge_heights_missing",
+    "bridge_refused_total",
+    "bridge_storage_refusals_total",
+)
+"""What a run that lost nothing leaves at 0."""
+
+
+class Untrue(RuntimeError):
+    """The run was not what was to be measured: something was lost, refused or alerted."""
 
 
 class Progress(NamedTuple):
-    """Events accepted, and messages that every sink has published."""
+    """Events accepted, and how many of them every sink has published."""
 
     accepted: int
     published: int
 
 
 class BenchBridge:
-    """Runs `factom-bridge run` with `environ` and a journal in `folder`, for a `with`."""
+    """Runs `factom-bridge run` with `environ` and a journal in `folder`, for a `with`.
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    `cores` are those that it may run on; None: any.
+    """
+
+    def __init__(
+        self, folder: Path, environ: dict[str, str], cores: frozenset[int] | None = None
+    ) -> None:
         self._folder = folder
+        self._cores = cores
         self._environ = environ | {
             "BRIDGE_JOURNAL__DIR": str(folder),
             "BRIDGE_FEED__PORT": "0",
@@ -40,24 +69,39 @@ class BenchBridge:
         }
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", "run"], env=self._environ, start_new_session=True
-        )
-        self._psutil = psutil.Process(self._process.pid)
         ports = self._folder / "ports.json"
-        deadline = time.monotonic() + _START_SECONDS
-        while not ports.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the bridge did not start")
-            time.sleep(0.02)
-        found = json.loads(ports.read_text())
+        ports.unlink(missing_ok=True)
+        self.started = time.perf_counter()
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self._cores or mine)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bridge", "run"], env=self._environ, start_new_session=True
+            )
+        finally:
+            os.sched_setaffinity(0, mine)
+        try:
+            self._psutil = psutil.Process(self._process.pid)
+            while not ports.exists():
+                if self._process.poll() is not None or self.seconds > _START_SECONDS:
+                    raise RuntimeError("the bridge did not start")
+                time.sleep(0.005)
+            found = json.loads(ports.read_text())
+        except BaseException:
+            self.__exit__()
+            raise
         self.feed_port: int = found["feed"]
-        self._metrics = f"http://127.0.0.1:{found['status']}/metrics"
+        self._status = f"http://127.0.0.1:{found['status']}"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+
+    @property
+    def seconds(self) -> float:
+        """Time since it was started."""
+        return time.perf_counter() - self.started
 
     def cpu_seconds(self) -> float:
         """CPU time that the bridge has used so far."""
@@ -69,18 +113,69 @@ class BenchBridge:
         size: int = self._psutil.memory_info().rss
         return size
 
+    def peak_bytes(self) -> int:
+        """Most resident memory that it ever had."""
+        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("the kernel does not tell VmHWM")
+
+    def is_ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        try:
+            with urllib.request.urlopen(f"{self._status}/readyz", timeout=10):
+                return True
+        except urllib.error.HTTPError:
+            return False
+
+    def wait_ready(self) -> float:
+        """Return once every part is ready, with the seconds since the start.
+
+        Raises:
+            Untrue: it does not become ready.
+        """
+        while not self.is_ready():
+            if self.seconds > _READY_SECONDS:
+                raise Untrue("the bridge does not become ready")
+            time.sleep(0.01)
+        return self.seconds
+
+    def metrics(self) -> Metrics:
+        """Return what `/metrics` says."""
+        with urllib.request.urlopen(f"{self._status}/metrics", timeout=30) as answer:
+            return Metrics(answer.read().decode())
+
     def progress(self) -> Progress:
-        """Return how far it is."""
-        with urllib.request.urlopen(self._metrics, timeout=10) as answer:
-            text = answer.read().decode()
+        """Return how far it is; asked often, so that only two metrics are read."""
+        with urllib.request.urlopen(f"{self._status}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
         accepted, published = 0.0, dict[str, float]()
-        for line in text.splitlines():
-            if (
-                line.startswith("bridge_events_accepted_total{")
-                and 'transport="bridge"' not in line
+        for line in lines:
+            if line.startswith("bridge_events_accepted_total{"):
+                if 'transport="bridge"' not in line:
+                    accepted += float(line.rpartition(" ")[2])
+            elif line.startswith("bridge_messages_published_total{") and not any(
+                f'kind="{kind}"' in line for kind in _OWN
             ):
-                accepted += float(line.rpartition(" ")[2])
-            elif line.startswith("bridge_messages_published_total{"):
                 sink = line.partition('sink="')[2].partition('"')[0]
                 published[sink] = published.get(sink, 0.0) + float(line.rpartition(" ")[2])
         return Progress(int(accepted), int(min(published.values(), default=0)))
+
+    def check(self, blocks: int, patience_seconds: float = 60) -> None:
+        """Return once all of the feed's `blocks` are verified and nothing was wrong.
+
+        Raises:
+            Untrue: something was lost, refused, sent twice, recovered or alerted.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            metrics = self.metrics()
+            verdicts = metrics.by("bridge_blocks_total", "verdict")
+            wrong = {name: metrics.total(name) for name in _NOTHING if metrics.total(name)}
+            if wrong or verdicts.keys() - {"new"}:
+                raise Untrue(f"the bridge has to tell of {wrong}, and blocks are {verdicts}")
+            if verdicts.get("new", 0) == blocks:
+                return
+            if time.monotonic() > deadline:
+                raise Untrue(f"of {blocks} blocks the tracker has seen {verdicts}")
+            time.sleep(0.05)
