@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import __version__, log
+from bridge.allocator import keep_memory
 from bridge.app import routes_of, serve
 from bridge.asking import backfill_shown, explain_shown, gaps_shown
 from bridge.check import check_brokers
@@ -104,6 +105,7 @@ def _run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]
     # 700 costs a tenth of the time and finds nothing.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    keep_memory()
     uvloop.run(run())
 
 

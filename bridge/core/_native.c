@@ -1,10 +1,11 @@
 /* What is done for each event of the feed, where Python's own speed would be the limit.
  *
- * Four functions, for the four steps that see every event. They know the form in which nodes send commits, reveals and state changes, and no
- * other: what is not exactly of that form, and all other kinds, they leave to the Python beside them
- * (`render`, `peek`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to judge
- * damaged input: it only has to recognise what is sound. tests/properties/test_native_properties.py
- * holds the two together.
+ * Five functions, for the five steps that see every event. They know the form in which nodes send
+ * commits, reveals and state changes, and no other: what is not exactly of that form, and all other
+ * kinds, they leave to the Python beside them (`framing`, `render`, `asjson`, `peek`, `natswire`,
+ * `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged input: it
+ * only has to recognise what is sound. tests/properties/test_native_properties.py holds the two
+ * together.
  *
  * Each pointer into bytes is a View, and every read from one is checked against its end.
  */
@@ -21,6 +22,34 @@
 typedef struct {
     const uint8_t *at, *end;
 } View;
+
+/* whole(buffer, limit) -> (count, end)
+ *
+ * Return how many whole frames stand at the buffer's beginning, with payloads of at most `limit`
+ * bytes, and where they end. */
+
+static uint32_t payload_size(const uint8_t *header)
+{
+    return header[1] | header[2] << 8 | header[3] << 16 | (uint32_t)header[4] << 24;
+}
+
+static PyObject *whole(PyObject *self, PyObject *args)
+{
+    Py_buffer buffer;
+    Py_ssize_t limit, count = 0;
+    if (!PyArg_ParseTuple(args, "y*n", &buffer, &limit))
+        return NULL;
+    const uint8_t *start = buffer.buf, *at = start, *end = start + buffer.len;
+    while (end - at >= FRAME_HEADER && at[0] == 1) {
+        uint64_t size = payload_size(at);
+        if (size > (uint64_t)limit || size > (uint64_t)(end - at - FRAME_HEADER))
+            break;
+        at += FRAME_HEADER + size;
+        count++;
+    }
+    PyBuffer_Release(&buffer);
+    return Py_BuildValue("nn", count, (Py_ssize_t)(at - start));
+}
 
 /* Reading protobuf, in the one form that its serialiser writes */
 
@@ -76,13 +105,17 @@ typedef struct {
     uint64_t state, seconds, nanos;
 } Facts;
 
-static int timestamp(View *view, uint8_t tag, Facts *facts)
+static int instant(View *view, Facts *facts)
 {
     View part;
+    return slice(view, &part) && number(&part, 0x08, LAST_SECOND, &facts->seconds) &&
+           number(&part, 0x10, 999999999, &facts->nanos) && part.at == part.end;
+}
+
+static int timestamp(View *view, uint8_t tag, Facts *facts)
+{
     facts->seconds = facts->nanos = 0;
-    return !comes(view, tag) ||
-           (slice(view, &part) && number(&part, 0x08, LAST_SECOND, &facts->seconds) &&
-            number(&part, 0x10, 999999999, &facts->nanos) && part.at == part.end);
+    return !comes(view, tag) || instant(view, facts);
 }
 
 enum { CHAIN_COMMIT = 0x22, ENTRY_COMMIT = 0x2A, ENTRY_REVEAL = 0x32, STATE_CHANGE = 0x3A };
@@ -149,8 +182,7 @@ static int frame_of(View frames, Frame *frame)
 {
     if (frames.end - frames.at < FRAME_HEADER || frames.at[0] != 1)
         return 0;
-    uint32_t size = frames.at[1] | frames.at[2] << 8 | frames.at[3] << 16 |
-                    (uint32_t)frames.at[4] << 24;
+    uint32_t size = payload_size(frames.at);
     View payload = {frames.at + FRAME_HEADER, frames.end};
     if (size > LARGEST_PAYLOAD || size > (uint64_t)(frames.end - payload.at))
         return 0;
@@ -173,17 +205,21 @@ static int frame_of(View frames, Frame *frame)
 
 static PyObject *name_copy, *name_update, *name_hexdigest, *name_digest;
 
-static PyObject *hexadecimal(View view)
+static char *put_hex(char *out, View view)
 {
     static const char digits[] = "0123456789abcdef";
-    PyObject *text = PyUnicode_New(2 * (view.end - view.at), 127);
-    if (!text)
-        return NULL;
-    Py_UCS1 *out = PyUnicode_1BYTE_DATA(text);
     for (; view.at < view.end; view.at++) {
         *out++ = digits[*view.at >> 4];
         *out++ = digits[*view.at & 15];
     }
+    return out;
+}
+
+static PyObject *hexadecimal(View view)
+{
+    PyObject *text = PyUnicode_New(2 * (view.end - view.at), 127);
+    if (text)
+        put_hex((char *)PyUnicode_1BYTE_DATA(text), view);
     return text;
 }
 
@@ -194,10 +230,11 @@ static char *decimal(char *out, uint64_t value, int width)
     return out + width;
 }
 
+#define LONGEST_TIME 40
+
 /* As asjson.rfc3339. The days are those of H. Hinnant's civil_from_days. */
-static PyObject *rfc3339(uint64_t seconds, uint64_t nanos)
+static char *put_time(char *out, uint64_t seconds, uint64_t nanos)
 {
-    char text[40], *out = text;
     int64_t days = (int64_t)(seconds / 86400) + 719468, left = (int64_t)(seconds % 86400);
     int64_t era = days / 146097, of_era = days % 146097;
     int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
@@ -226,7 +263,193 @@ static PyObject *rfc3339(uint64_t seconds, uint64_t nanos)
             out = decimal(out, nanos, 9);
     }
     *out++ = 'Z';
-    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, out - text);
+    return out;
+}
+
+static PyObject *rfc3339(uint64_t seconds, uint64_t nanos)
+{
+    char text[LONGEST_TIME];
+    Py_ssize_t size = put_time(text, seconds, nanos) - text;
+    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, size);
+}
+
+/* Writing */
+
+typedef struct {
+    char *start;
+    size_t size, room;
+} Buffer;
+
+/* Make room for `more` bytes, and return where they go. */
+static char *claim(Buffer *buffer, size_t more)
+{
+    if (buffer->room - buffer->size < more) {
+        size_t room = (buffer->size + more) * 2;
+        char *start = PyMem_Realloc(buffer->start, room);
+        if (!start) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        buffer->start = start;
+        buffer->room = room;
+    }
+    char *place = buffer->start + buffer->size;
+    buffer->size += more;
+    return place;
+}
+
+typedef struct {
+    const char *start;
+    Py_ssize_t size;
+} Text;
+
+static char *put(char *out, Text text)
+{
+    memcpy(out, text.start, (size_t)text.size);
+    return out + text.size;
+}
+
+static int text_of(PyObject *object, Text *text)
+{
+    if (PyBytes_CheckExact(object)) {
+        text->start = PyBytes_AS_STRING(object);
+        text->size = PyBytes_GET_SIZE(object);
+        return 1;
+    }
+    text->start = PyUnicode_AsUTF8AndSize(object, &text->size);
+    return text->start != NULL;
+}
+
+static const Text QUOTE = {"\"", 1};
+
+static int append(Buffer *buffer, Text text)
+{
+    char *place = claim(buffer, (size_t)text.size);
+    if (place)
+        put(place, text);
+    return place != NULL;
+}
+
+/* JSON, as asjson.JsonWriter writes it, with bytes in hex */
+
+enum { NUMBER, STATE, OCTETS, TIME, ENTRY };
+
+typedef struct {
+    uint8_t tag, type;
+    Text name; /* with its colon; it ends a table that it is missing in */
+    int recurs;
+} Field;
+
+#define NAMED(name) {"\"" name "\":", sizeof(name) + 2}
+
+static const Field CHAIN_COMMIT_FIELDS[] = {
+    {0x08, STATE, NAMED("entityState"), 0},     {0x12, OCTETS, NAMED("chainIDHash"), 0},
+    {0x1A, OCTETS, NAMED("entryHash"), 0},      {0x22, OCTETS, NAMED("weld"), 0},
+    {0x2A, TIME, NAMED("timestamp"), 0},        {0x30, NUMBER, NAMED("credits"), 0},
+    {0x3A, OCTETS, NAMED("entryCreditPublicKey"), 0},
+    {0x42, OCTETS, NAMED("signature"), 0},      {0x48, NUMBER, NAMED("version"), 0},
+    {0},
+};
+static const Field ENTRY_COMMIT_FIELDS[] = {
+    {0x08, STATE, NAMED("entityState"), 0},     {0x12, OCTETS, NAMED("entryHash"), 0},
+    {0x1A, TIME, NAMED("timestamp"), 0},        {0x20, NUMBER, NAMED("credits"), 0},
+    {0x2A, OCTETS, NAMED("entryCreditPublicKey"), 0},
+    {0x32, OCTETS, NAMED("signature"), 0},      {0x38, NUMBER, NAMED("version"), 0},
+    {0},
+};
+static const Field ENTRY_FIELDS[] = {
+    {0x0A, OCTETS, NAMED("hash"), 0},           {0x12, OCTETS, NAMED("externalIDs"), 1},
+    {0x1A, OCTETS, NAMED("content"), 0},        {0x20, NUMBER, NAMED("version"), 0},
+    {0x2A, OCTETS, NAMED("chainID"), 0},        {0},
+};
+static const Field ENTRY_REVEAL_FIELDS[] = {
+    {0x08, STATE, NAMED("entityState"), 0},     {0x12, ENTRY, NAMED("entry"), 0},
+    {0x1A, TIME, NAMED("timestamp"), 0},        {0},
+};
+static const Field STATE_CHANGE_FIELDS[] = {
+    {0x0A, OCTETS, NAMED("entityHash"), 0},     {0x10, STATE, NAMED("entityState"), 0},
+    {0x18, NUMBER, NAMED("blockHeight"), 0},    {0},
+};
+
+static int json_of(const Field *fields, View view, PyObject *states, Buffer *out);
+
+/* Append the one value of a field whose tag was read. */
+static int json_value(const Field *field, View *view, PyObject *states, Buffer *out)
+{
+    uint64_t number = 0;
+    View part;
+    Text name;
+    Facts at;
+    char *place, *end;
+    switch (field->type) {
+    case NUMBER:
+        if (!varint(view, &number) || !(place = claim(out, 20)))
+            return 0;
+        out->size -= 20 - (size_t)sprintf(place, "%llu", (unsigned long long)number);
+        return 1;
+    case STATE:
+        return varint(view, &number) && number < (uint64_t)PyTuple_GET_SIZE(states) &&
+               text_of(PyTuple_GET_ITEM(states, (Py_ssize_t)number), &name) &&
+               append(out, QUOTE) && append(out, name) && append(out, QUOTE);
+    case OCTETS:
+        if (!slice(view, &part) || !(place = claim(out, 2 + 2 * (size_t)(part.end - part.at))))
+            return 0;
+        *place = '"';
+        *put_hex(place + 1, part) = '"';
+        return 1;
+    case TIME:
+        if (!instant(view, &at) || !(place = claim(out, LONGEST_TIME)))
+            return 0;
+        *place = '"';
+        end = put_time(place + 1, at.seconds, at.nanos);
+        *end++ = '"';
+        out->size -= LONGEST_TIME - (size_t)(end - place);
+        return 1;
+    default:
+        return slice(view, &part) && json_of(ENTRY_FIELDS, part, states, out);
+    }
+}
+
+/* Append an object with those of `fields` that are in `view`, where they stand in this order. */
+static int json_of(const Field *fields, View view, PyObject *states, Buffer *out)
+{
+    Text begin = {"{", 1};
+    for (; fields->tag; fields++) {
+        if (!comes(&view, fields->tag))
+            continue;
+        if (!append(out, begin) || !append(out, fields->name))
+            return 0;
+        begin.start = ",";
+        if (fields->recurs && !append(out, (Text){"[", 1}))
+            return 0;
+        if (!json_value(fields, &view, states, out))
+            return 0;
+        while (fields->recurs && comes(&view, fields->tag))
+            if (!append(out, (Text){",", 1}) || !json_value(fields, &view, states, out))
+                return 0;
+        if (fields->recurs && !append(out, (Text){"]", 1}))
+            return 0;
+    }
+    if (*begin.start == '{' && !append(out, begin))
+        return 0;
+    return append(out, (Text){"}", 1});
+}
+
+/* Return the member as JSON. It must be sound: `member` has said so. */
+static PyObject *json_text(const Frame *frame, PyObject *states)
+{
+    const Field *fields = frame->kind == CHAIN_COMMIT   ? CHAIN_COMMIT_FIELDS
+                          : frame->kind == ENTRY_COMMIT ? ENTRY_COMMIT_FIELDS
+                          : frame->kind == ENTRY_REVEAL ? ENTRY_REVEAL_FIELDS
+                                                        : STATE_CHANGE_FIELDS;
+    Buffer buffer = {0};
+    PyObject *text = NULL;
+    if (json_of(fields, frame->member, states, &buffer))
+        text = PyBytes_FromStringAndSize(buffer.start, (Py_ssize_t)buffer.size);
+    else if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "the member is not sound");
+    PyMem_Free(buffer.start);
+    return text;
 }
 
 /* SHA-256 of `data` behind what `begun` has hashed: as hex digits, or as bytes. */
@@ -244,10 +467,10 @@ static PyObject *hashed(PyObject *begun, PyObject *data, PyObject *how)
     return digest;
 }
 
-/* events(frames, at, seq, received, known, states, message, out) -> (at, seq)
+/* events(frames, at, seq, received, known, states, message, out, as_json) -> (at, seq)
  *
  * Append to `out` the messages of commits, reveals and state changes, as `render` makes them, from the
- * record at `at` on, which has the number `seq`; and return the place and the number of the first
+ * record at `at` on, which has the number `seq`, with their data as JSON or as it is; and return the place and the number of the first
  * record that is for the long way. `known` says, for what stands in front of a member (its tag
  * included), the layout, a SHA-256 begun with the kind, and the values of the envelope's own
  * attributes; an envelope that it lacks is for the long way. */
@@ -255,6 +478,7 @@ static PyObject *hashed(PyObject *begun, PyObject *data, PyObject *how)
 typedef struct {
     PyObject *received, *states, *type;
     PyObject *layout, *begun, *origin; /* of the envelope */
+    int as_json;
 } Context;
 
 static PyObject *values_of(const Context *context, const Frame *frame, const Facts *facts,
@@ -300,7 +524,9 @@ static PyObject *message_of(const Context *context, const Frame *frame, const Fa
                                      frame->member.end - frame->member.at);
     if (data && (digest = hashed(context->begun, data, name_hexdigest)))
         id = PyUnicode_Substring(digest, 0, 32);
-    if (id && (subject = hexadecimal(about)))
+    if (id && context->as_json)
+        Py_SETREF(data, json_text(frame, context->states));
+    if (id && data && (subject = hexadecimal(about)))
         values = values_of(context, frame, facts, id, subject, seq);
     if (values && (place = PyLong_FromUnsignedLongLong(seq)))
         message = ((PyTypeObject *)context->type)->tp_alloc((PyTypeObject *)context->type, 7);
@@ -331,9 +557,9 @@ static PyObject *events(PyObject *self, PyObject *args)
     unsigned long long seq;
     PyObject *known, *out;
     Context context = {0};
-    if (!PyArg_ParseTuple(args, "y*nKUO!O!O!O!", &buffer, &at, &seq, &context.received,
+    if (!PyArg_ParseTuple(args, "y*nKUO!O!O!O!p", &buffer, &at, &seq, &context.received,
                           &PyDict_Type, &known, &PyTuple_Type, &context.states, &PyType_Type,
-                          &context.type, &PyList_Type, &out))
+                          &context.type, &PyList_Type, &out, &context.as_json))
         return NULL;
     const uint8_t *start = buffer.buf;
     View frames = {start + at, start + buffer.len}, last = {NULL, NULL};
@@ -433,53 +659,6 @@ static PyObject *identities(PyObject *self, PyObject *args)
     at = frames.at - start;
     PyBuffer_Release(&buffer);
     return failed ? NULL : PyLong_FromSsize_t(at);
-}
-
-/* Writing */
-
-typedef struct {
-    char *start;
-    size_t size, room;
-} Buffer;
-
-/* Make room for `more` bytes, and return where they go. */
-static char *claim(Buffer *buffer, size_t more)
-{
-    if (buffer->room - buffer->size < more) {
-        size_t room = (buffer->size + more) * 2;
-        char *start = PyMem_Realloc(buffer->start, room);
-        if (!start) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        buffer->start = start;
-        buffer->room = room;
-    }
-    char *place = buffer->start + buffer->size;
-    buffer->size += more;
-    return place;
-}
-
-typedef struct {
-    const char *start;
-    Py_ssize_t size;
-} Text;
-
-static char *put(char *out, Text text)
-{
-    memcpy(out, text.start, (size_t)text.size);
-    return out + text.size;
-}
-
-static int text_of(PyObject *object, Text *text)
-{
-    if (PyBytes_CheckExact(object)) {
-        text->start = PyBytes_AS_STRING(object);
-        text->size = PyBytes_GET_SIZE(object);
-        return 1;
-    }
-    text->start = PyUnicode_AsUTF8AndSize(object, &text->size);
-    return text->start != NULL;
 }
 
 #define MOST_VALUES 32
@@ -716,6 +895,7 @@ end:
 }
 
 static PyMethodDef methods[] = {
+    {"whole", whole, METH_VARARGS, NULL},
     {"events", events, METH_VARARGS, NULL},
     {"identities", identities, METH_VARARGS, NULL},
     {"records", records, METH_VARARGS, NULL},

@@ -5,6 +5,7 @@ from typing import Any
 
 from bridge.model import Layout, Message
 
+def whole(buffer: bytes | bytearray, limit: int, /) -> tuple[int, int]: ...
 def events(
     frames: bytes,
     at: int,
@@ -14,6 +15,7 @@ def events(
     states: tuple[str, ...],
     message: type[Message],
     out: list[Message],
+    as_json: bool,
     /,
 ) -> tuple[int, int]: ...
 def identities(frames: bytes, at: int, begun: Any, out: list[int], /) -> int: ...

@@ -41,7 +41,7 @@ Write = Callable[[Any], Any]
 
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def rfc3339(seconds: int, nanos: int) -> str | None:

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from types import ModuleType
 
+from bridge.core.native import native
 from bridge.errors import FrameError
 
 __all__ = [
@@ -60,14 +62,28 @@ def frame_at(frames: bytes, at: int) -> tuple[int, bytes, int]:
     return version, frames[end - length : end], end
 
 
+def _whole(buffer: bytes | bytearray, limit: int) -> tuple[int, int]:
+    """Return how many whole frames stand at the buffer's beginning, and where they end."""
+    unpack, size = _HEADER.unpack_from, len(buffer)
+    count = at = 0
+    while size - at >= HEADER_BYTES:
+        version, length = unpack(buffer, at)
+        if version != VERSION or not 0 <= length <= limit or at + HEADER_BYTES + length > size:
+            break
+        at += HEADER_BYTES + length
+        count += 1
+    return count, at
+
+
 class FrameDecoder:
     """Turns chunks of one stream into runs of whole frames, in order.
 
     `max_payload` (bytes) bounds the memory that one peer can claim with a length field.
     """
 
-    def __init__(self, *, max_payload: int) -> None:
+    def __init__(self, *, max_payload: int, compiled: ModuleType | None = native) -> None:
         self._max_payload = max_payload
+        self._whole = _whole if compiled is None else compiled.whole
         self._buffer = bytearray()
         self._needed = HEADER_BYTES
 
@@ -94,22 +110,8 @@ class FrameDecoder:
         if size < self._needed:
             # A large frame arrives in hundreds of reads: look again only when it can be whole.
             return 0, b""
-        unpack, limit = _HEADER.unpack_from, self._max_payload
-        count = at = 0
-        needed = HEADER_BYTES
-        while size - at >= 5:
-            version, length = unpack(buffer, at)
-            if version != VERSION or not 0 <= length <= limit:
-                if count:
-                    break
-                raise self._damaged(version, length)
-            end = at + 5 + length
-            if end > size:
-                needed = 5 + length
-                break
-            at = end
-            count += 1
-        self._needed = needed
+        count, at = self._whole(buffer, self._max_payload)
+        self._needed = self._next(at, is_first=not count)
         if not count:
             return 0, b""
         if at == size:
@@ -118,6 +120,21 @@ class FrameDecoder:
         taken = bytes(memoryview(buffer)[:at])
         del buffer[:at]
         return count, taken
+
+    def _next(self, at: int, *, is_first: bool) -> int:
+        """Return how many bytes the unfinished frame at `at` has, or its header where that is cut.
+
+        Raises:
+            FrameError: its header is damaged, and no good frames are to be taken first.
+        """
+        if len(self._buffer) - at < HEADER_BYTES:
+            return HEADER_BYTES
+        version, length = _HEADER.unpack_from(self._buffer, at)
+        if version == VERSION and 0 <= length <= self._max_payload:
+            return HEADER_BYTES + int(length)
+        if is_first:
+            raise self._damaged(version, length)
+        return HEADER_BYTES
 
     def _damaged(self, version: int, length: int) -> FrameError:
         sample = bytes(self._buffer[:SAMPLE_BYTES])

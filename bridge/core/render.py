@@ -137,7 +137,10 @@ class Renderer:
         self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
         self._origins: dict[tuple[int | str, bytes], _Origin] = {}
         self._bridge = _Origin({})
-        self._short = ShortWay(compiled)
+        self._short = ShortWay(
+            compiled if format == "protobuf" or json_bytes == "hex" else None,
+            as_json=format == "json",
+        )
 
     def render(self, group: Group) -> Rendered:
         """Return `group` as messages."""
@@ -223,7 +226,7 @@ class Renderer:
         origin = self._origins.get((way, identity)) or self._origin(way, identity)
         if kind is not Kind.NODE_MESSAGE:
             message = self._message(kind, member, data, seq, b"", received, origin)
-            if message.layout is origin.layouts.get(kind) and not self._chooses(kind):
+            if message.layout is origin.layouts.get(kind) and not self._chains.looks_at(kind):
                 told = message.layout, self._salts[kind], origin.values
                 self._short.learn(kind, (source, identity), told, fetched=fetched)
             return message
@@ -232,10 +235,6 @@ class Renderer:
         return self._message(
             kind, member, data, seq, salt, received, origin, identity[:_IDENTITY_BYTES].hex()
         )
-
-    def _chooses(self, kind: Kind) -> bool:
-        """Say whether each event of `kind` is to be looked at, or is written as JSON."""
-        return self._json is not None or self._chains.looks_at(kind)
 
     def _origin(self, source: int | str, identity: bytes) -> _Origin:
         found: dict[str, str] = {}

@@ -33,8 +33,9 @@ _Known = dict[bytes, tuple[Layout, Any, tuple[str, ...]]]
 class ShortWay:
     """What is known so far. Without `compiled` nothing takes it."""
 
-    def __init__(self, compiled: ModuleType | None = native) -> None:
+    def __init__(self, compiled: ModuleType | None = native, *, as_json: bool = False) -> None:
         self._compiled = compiled
+        self._as_json = as_json
         self._known: tuple[_Known, _Known] = {}, {}
         """By whether the event was fetched, for then its attributes say so."""
 
@@ -77,6 +78,6 @@ class ShortWay:
         if self._compiled is None or not known:
             return at, seq
         found: tuple[int, int] = self._compiled.events(
-            frames, at, seq, received, known, STATE_NAMES, Message, out
+            frames, at, seq, received, known, STATE_NAMES, Message, out, self._as_json
         )
         return found

@@ -126,8 +126,7 @@ class Faults:
         payer = sha256(b"without credits" + beside)
         if isinstance(written.commit, ChainCommit):
             entry = Entry(chain_id(names), names)
-            yield replace(
-                written.commit,
+            yield written.commit._replace(
                 chain_id_hash=chain_id_hash(entry.chain_id),
                 weld=weld(entry.hash(), entry.chain_id),
                 entry_hash=entry.hash(),
@@ -135,7 +134,7 @@ class Faults:
             )
         else:
             entry = Entry(written.reveal.entry.chain_id, names)
-            yield replace(written.commit, entry_hash=entry.hash(), public_key=payer)
+            yield written.commit._replace(entry_hash=entry.hash(), public_key=payer)
         yield EntryReveal(entry, written.reveal.milliseconds)
 
 

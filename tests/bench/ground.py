@@ -24,7 +24,7 @@ from tests.brokers.nats import NatsBroker
 __all__ = ["MB", "Figures", "Ground", "Options", "environ_of", "median", "sending"]
 
 MB = 1_000_000
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.05
 _STUCK_SECONDS = 60
 """A run in which nothing moves for so long has failed."""
 _BYTES = {"commit": 100 * MB, "mix": 150 * MB, "reveal": 300 * MB, "block": 200 * MB}

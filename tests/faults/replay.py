@@ -18,6 +18,7 @@ from typing import Any
 import apsw
 import google_crc32c
 import orjson
+from google.protobuf import text_format
 
 from bridge.core.framing import split_frames
 from bridge.core.groups import unpack
@@ -27,6 +28,7 @@ from bridge.journal.rows import row_of
 from bridge.metrics import Metrics
 from bridge.model import Group, Kind, RecordType, Run
 from bridge.pb.bridge.v1.block_receipt_pb2 import BlockReceipt
+from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.stages.track import READER, Tracker
 from tests.doubles import MemoryJournal
 from tests.faults.records import OWN_PEER
@@ -42,6 +44,7 @@ GRACE = {"BRIDGE_TRACKER__GRACE_SECONDS": str(_GRACE_SECONDS)}
 """Settings of a bridge whose tracker can be compared."""
 
 _TRACK_SECONDS = 60
+_SHOWN = 2
 _GAP, _SEEN, _PACE = "heights/gap/", "seen/", "heights/pace"
 _CAUSE, _TOLD = 2, 9
 """Places in a gap's item: its cause, and what was last told, in which the cause stands too."""
@@ -90,7 +93,12 @@ class Replay:
         found = [f"the tracker's {name} is not that of the replay" for name in names[:3]]
         said = self._records.said
         if self._written.events != said.events:
-            found.append("alerts or recovered commits are not those of the replay")
+            more = _shown(self._written.events - said.events)
+            less = _shown(said.events - self._written.events)
+            found.append(
+                "alerts or recovered commits are not those of the replay:"
+                f" it has not said {more or 'nothing'}, and has said {less or 'nothing'} beside"
+            )
         if self._written.receipts != said.receipts:
             found.append("receipts are not those of the replay")
         if twice := sum(count > 1 for count in self._written.each.values()):
@@ -143,6 +151,19 @@ class _Records(MemoryJournal):
         self.said.take(runs)
         self.attempts.clear()
         return self.head
+
+
+def _shown(payloads: set[bytes]) -> str:
+    """Return the first of them for a person."""
+    shown = []
+    for payload in sorted(payloads)[:_SHOWN]:
+        name, _, content = payload.partition(b"\0")
+        if name.decode(errors="replace") == Kind.GAP_ALERT:
+            text = text_format.MessageToString(GapAlert.FromString(content), as_one_line=True)
+            shown.append(f"{name.decode()} {text}")
+        else:
+            shown.append(payload[:40].hex())
+    return "; ".join(shown)
 
 
 def _canonical(items: Mapping[str, bytes]) -> dict[str, object]:

@@ -2,22 +2,26 @@
 
 import hashlib
 import shutil
+from types import ModuleType
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from bridge.core.framing import frame, split_frames
+from bridge.core.framing import FrameDecoder, frame, split_frames
 from bridge.core.kafkawire import KafkaWire
 from bridge.core.native import native
 from bridge.core.natswire import NatsWire
 from bridge.core.peek import peek
-from bridge.core.render import Renderer
+from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter, Routes
+from bridge.errors import FrameError
 from bridge.model import Group, Message, Run
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.properties.test_decode_properties import RECORDED, mutated
 from tests.support.events import some_events
 
+JsonBytes = Literal["hex", "base64"]
 ROUTES = Routes("factom", {}, ())
 ALL, ONE = ChainFilter(), ChainFilter.of([b"\x07" * 32])
 
@@ -28,13 +32,16 @@ def test_it_is_built_where_there_is_a_compiler() -> None:
     assert native is not None
 
 
-def renderer(*, compiled: bool, chains: ChainFilter) -> Renderer:
+def renderer(
+    *, compiled: bool, chains: ChainFilter, format: Format, json_bytes: JsonBytes = "hex"
+) -> Renderer:
     return Renderer(
         network="n",
         epoch="e",
         routes=ROUTES,
         chains=chains,
-        format="protobuf",
+        format=format,
+        json_bytes=json_bytes,
         compiled=native if compiled else None,
     )
 
@@ -61,9 +68,21 @@ def hold_together(payloads: list[bytes], peer: str, chains: ChainFilter = ALL) -
     frames = b"".join(map(frame, payloads * 2))
     count = 2 * len(payloads)
     group = Group(7, 6 + count, (Run(peer, 1_700_000_000_123_456_789, count, frames),))
-    short = renderer(compiled=True, chains=chains)
+    hold_renderers_together(group, chains, "json")
+    messages = hold_renderers_together(group, chains, "protobuf")
+    hold_the_wires_together(messages)
+    hold_identities_together(frames)
+
+
+def hold_renderers_together(
+    group: Group, chains: ChainFilter, format: Format, json_bytes: JsonBytes = "hex"
+) -> list[Message]:
+    short, long = (
+        renderer(compiled=compiled, chains=chains, format=format, json_bytes=json_bytes)
+        for compiled in (True, False)
+    )
     short.render(group)
-    found, expected = short.render(group), renderer(compiled=False, chains=chains).render(group)
+    found, expected = short.render(group), long.render(group)
     messages = list(found.messages)
     assert told(messages) == told(list(expected.messages))
     assert (found.first, found.last, found.left_out, found.blocks) == (
@@ -72,8 +91,7 @@ def hold_together(payloads: list[bytes], peer: str, chains: ChainFilter = ALL) -
         expected.left_out,
         expected.blocks,
     )
-    hold_the_wires_together(messages)
-    hold_identities_together(frames)
+    return messages
 
 
 def hold_the_wires_together(messages: list[Message]) -> None:
@@ -146,7 +164,7 @@ def _varint(value: int) -> bytes:
     return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7))
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(nearly_sound(), min_size=1, max_size=4), st.sampled_from(["tcp/1", "api/7"]))
 def test_nearly_sound_events(payloads: list[bytes], peer: str) -> None:
     hold_together(payloads, peer)
@@ -169,6 +187,35 @@ def test_recorded_events() -> None:
     hold_together(RECORDED, "udp/1", ONE)
 
 
+def test_recorded_events_in_base64() -> None:
+    frames = b"".join(map(frame, RECORDED))
+    group = Group(1, len(RECORDED), (Run("tcp/1", 1, len(RECORDED), frames),))
+    hold_renderers_together(group, ALL, "json", "base64")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=12), max_size=6), st.data())
+def test_streams_however_damaged(payloads: list[bytes], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(map(frame, payloads)))
+    for _ in range(data.draw(st.integers(0, 2))):
+        if stream:
+            at = data.draw(st.integers(0, len(stream) - 1))
+            stream[at] = data.draw(st.integers(0, 255))
+    taken = []
+    for compiled in (native, None):
+        decoder = FrameDecoder(max_payload=10, compiled=compiled)
+        found: list[tuple[object, ...]] = []
+        for at in range(0, len(stream), 7):
+            decoder.receive(bytes(stream[at : at + 7]))
+            try:
+                found.append((*decoder.take(), decoder.pending))
+            except FrameError as error:
+                found.append((error.reason, str(error), error.sample))
+                break
+        taken.append(found)
+    assert taken[0] == taken[1]
+
+
 def test_most_recorded_commits_and_reveals_go_the_short_way() -> None:
     """Else it would be right and of no use."""
     if native is None:
@@ -179,3 +226,33 @@ def test_most_recorded_commits_and_reveals_go_the_short_way() -> None:
     for payload in binary:
         native.identities(frame(payload), 0, hashlib.sha256(), taken)
     assert len(taken) > 0.99 * len(binary) > 0
+
+
+class Counting(ModuleType):
+    """The compiled part, which counts the messages that it makes."""
+
+    made = 0
+
+    def events(self, *arguments: Any) -> Any:
+        assert native is not None
+        out = arguments[7]
+        before = len(out)
+        found = native.events(*arguments)
+        self.made += len(out) - before
+        return found
+
+
+@pytest.mark.parametrize("format", ["protobuf", "json"])
+def test_most_commits_are_rendered_the_short_way(format: Format) -> None:
+    """Else it would be right and of no use."""
+    if native is None:
+        return
+    sound = [payload for payload in RECORDED if isinstance(peek(payload), int)]
+    sound = [payload for payload in sound if not payload.startswith(b"{")]
+    frames = b"".join(map(frame, sound))
+    group = Group(1, len(sound), (Run("tcp/1", 1, len(sound), frames),))
+    counting = Counting("counting")
+    Renderer(
+        network="n", epoch="e", routes=ROUTES, chains=ALL, format=format, compiled=counting
+    ).render(group)
+    assert counting.made > 0.9 * len(sound) > 0

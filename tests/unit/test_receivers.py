@@ -249,6 +249,19 @@ def _peers(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("bridge_connections", {"transport": "udp"})
 
 
+@pytest.mark.parametrize(
+    ("allow", "peers", "refused"), [(("loopback",), 1, 2), (("10.0.0.0/8",), 1, 2), (("any",), 3, 0)]
+)
+def test_datagrams_of_others_are_refused_and_never_kept(
+    allow: tuple[str, ...], peers: int, refused: int
+) -> None:
+    receiver, metrics = _udp(allow=allow)
+    for host in (_NODE, "10.1.2.3", "192.0.2.7"):
+        receiver.datagram_received(b"\1", (host, 7))
+    assert _peers(metrics) == peers
+    assert _refused(metrics, "not-allowed") == refused
+
+
 def test_the_65th_udp_peer_takes_the_place_of_the_one_longest_silent() -> None:
     receiver, metrics = _udp()
     for number in range(65):

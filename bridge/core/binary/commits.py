@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bridge.core.binary.wire import Reader, exactly, milliseconds, number, timestamp
 from bridge.pb.eventmessages import factomEvents_pb2 as pb
@@ -13,8 +13,7 @@ _IN_A_BLOCK = pb.EntityState.COMMITTED_TO_DIRECTORY_BLOCK
 _SIGNATURE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class EntryCommit:
+class EntryCommit(NamedTuple):
     """Pays for an entry: 136 bytes."""
 
     milliseconds: int
@@ -81,8 +80,7 @@ class EntryCommit:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ChainCommit:
+class ChainCommit(NamedTuple):
     """Pays for a chain and its first entry: 200 bytes."""
 
     milliseconds: int

@@ -181,16 +181,16 @@ def _read(read: Reader) -> Item:
 
 def _write(item: Item) -> bytes:
     match item:
-        case ServerIndex():
-            return b"\x00" + number(item.number, 1)
-        case Minute():
-            return b"\x01" + number(item.number, 1)
-        case ChainCommit():
-            return b"\x02" + item.raw
         case EntryCommit():
             return b"\x03" + item.raw
+        case ChainCommit():
+            return b"\x02" + item.raw
         case BalanceIncrease():
             return b"\x04" + item.raw
+        case Minute():
+            return b"\x01" + number(item.number, 1)
+        case ServerIndex():
+            return b"\x00" + number(item.number, 1)
 
 
 def _item_message(item: Item) -> pb.EntryCreditBlockEntry:
