@@ -5,7 +5,9 @@ be torn. Damage further in front would silently take accepted events away. So: b
 transaction that SQLite finds whole, more than one end of a transaction is damage, and not a crash.
 
 The form is SQLite's (its "Database File Format", "The Write-Ahead Log"): a header, then frames,
-each with its own header and a page. Frames of one generation carry the same two salts.
+each with its own header and a page. Frames of one generation carry the same two salts. A WAL that
+begins anew gets its header first, and old frames stand behind that until they are written over:
+a crash in between leaves a good header and no frame of its generation, and has taken nothing away.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ _FRAME = struct.Struct(">II8sII")
 """Page, pages of the database (not 0 at the end of a transaction), salts, checksums."""
 
 _MAGIC = {0x377F0682, 0x377F0683}
+_SUMMED_BYTES = 24
+"""Of the header, in front of its checksums."""
+
+_WORD = 0xFFFFFFFF
 
 
 class _Frame(NamedTuple):
@@ -80,7 +86,8 @@ def _frames(log: Path) -> tuple[bytes, list[_Frame]]:
     """Return the salts, and the headers of all frames; no frames where there is no WAL."""
     try:
         with log.open("rb") as file:
-            magic, _, page, _, salts, *_ = _HEADER.unpack(file.read(_HEADER.size))
+            header = file.read(_HEADER.size)
+            *_, salts, _, _ = _HEADER.unpack(header)
             frames = []
             while len(head := file.read(_FRAME.size)) == _FRAME.size:
                 _, pages, own, *_ = _FRAME.unpack(head)
@@ -88,10 +95,24 @@ def _frames(log: Path) -> tuple[bytes, list[_Frame]]:
                 file.seek(PAGE_BYTES, 1)
     except (FileNotFoundError, struct.error):
         return b"", []
-    if magic not in _MAGIC or page != PAGE_BYTES or not any(each.salts == salts for each in frames):
-        # The header itself is damaged, and the first frame tells better.
-        salts = frames[0].salts if frames else salts
+    if frames and not _is_sound(header):
+        # The first frame tells better which generation it is.
+        salts = frames[0].salts
     return salts, frames
+
+
+def _is_sound(header: bytes) -> bool:
+    """Say whether a WAL's header is of the journal's form, and has the checksums of its own."""
+    magic, _, page, *_, first, second = _HEADER.unpack(header)
+    if magic not in _MAGIC or page != PAGE_BYTES:
+        return False
+    # The magic's last bit says in which order of bytes the words are summed.
+    words = struct.unpack(">6I" if magic & 1 else "<6I", header[:_SUMMED_BYTES])
+    one = two = 0
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        one = (one + even + two) & _WORD
+        two = (two + odd + one) & _WORD
+    return (one, two) == (first, second)
 
 
 def _cut_off(path: Path, salts: bytes, frames: list[_Frame]) -> int:

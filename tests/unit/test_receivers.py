@@ -250,7 +250,8 @@ def _peers(metrics: Metrics) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("allow", "peers", "refused"), [(("loopback",), 1, 2), (("10.0.0.0/8",), 1, 2), (("any",), 3, 0)]
+    ("allow", "peers", "refused"),
+    [(("loopback",), 1, 2), (("10.0.0.0/8",), 1, 2), (("any",), 3, 0)],
 )
 def test_datagrams_of_others_are_refused_and_never_kept(
     allow: tuple[str, ...], peers: int, refused: int

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from bridge.core.framing import frame
@@ -15,6 +16,7 @@ from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.settings import JournalSettings
 
+_HEADER_BYTES = 32
 _STEP = 24 + PAGE_BYTES
 _COMMITS = 20
 
@@ -58,6 +60,23 @@ async def test_a_torn_last_transaction_is_no_damage(crashed: Path) -> None:
         file.truncate(wal.stat().st_size - 100)
     async with _opened(crashed) as journal:
         assert (journal.head, journal.cut_off) == (_COMMITS - 1, 0)
+
+
+async def test_a_crash_when_the_wal_begins_anew_is_no_damage(crashed: Path) -> None:
+    """Its new header is synced before its first frame: until then the old ones stand behind it."""
+    wal = crashed / "journal.db-wal"
+    old = wal.read_bytes()
+    connection = apsw.Connection(str(crashed / "journal.db"))
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    connection.execute("CREATE TABLE other (a)")
+    connection.close()
+    new = wal.read_bytes()
+    assert new[:_HEADER_BYTES] != old[:_HEADER_BYTES]
+    wal.write_bytes(new[:_HEADER_BYTES] + old[_HEADER_BYTES:])
+    async with _opened(crashed) as journal:
+        assert (journal.head, journal.cut_off) == (_COMMITS, 0)
+    assert not list(crashed.glob("*.damaged"))
 
 
 @pytest.mark.parametrize("at", [3, 17, 25, 32 + 4, 32 + 10, 32 + 6 * _STEP + 5_000])
