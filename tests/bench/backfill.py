@@ -25,10 +25,10 @@ from typing import Any
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from tests.bench.maker import Maker
 from tests.brokers.nats import NatsBroker
 from tests.brokers.process import free_port
 from tests.support.bridge_process import BridgeProcess
+from tests.support.maker import Maker
 
 __all__ = ["measure"]
 

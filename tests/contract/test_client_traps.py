@@ -11,9 +11,9 @@ from aiokafka import TopicPartition
 
 from bridge.errors import SinkFault, SinkUnavailable
 from bridge.sinks.kafka import KafkaSink
-from tests.bench.maker import Maker
 from tests.brokers.nats import NatsBroker
 from tests.contract.stand import KafkaStand, NatsStand, rendered
+from tests.support.maker import Maker
 
 pytestmark = [
     pytest.mark.brokers,

@@ -10,9 +10,9 @@ import pytest
 from bridge.errors import SinkFault, SinkUnavailable
 from bridge.ports import Sink
 from bridge.sinks.kafka import KafkaSink
-from tests.bench.maker import Maker
 from tests.contract.stand import KafkaStand, NatsStand, Stand, kafka_admin, opened, rendered
 from tests.support.consumers import nats_client
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

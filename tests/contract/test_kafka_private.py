@@ -14,9 +14,9 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from bridge.core.kafkawire import KafkaWire
 from bridge.sinks.kafka_batch import WrittenBatch
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.contract.stand import EPOCH, KafkaStand, opened, rendered
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

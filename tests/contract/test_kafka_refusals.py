@@ -11,9 +11,9 @@ import pytest
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Message
 from bridge.ports import Sink
-from tests.bench.maker import Maker
 from tests.contract.stand import KafkaStand, kafka_admin, opened, rendered
 from tests.support.kafka_config import set_config
+from tests.support.maker import Maker
 
 pytestmark = [
     pytest.mark.brokers,

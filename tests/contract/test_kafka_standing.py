@@ -7,9 +7,9 @@ import pytest
 from bridge.errors import SinkUnavailable
 from bridge.model import Message, Tail
 from bridge.sinks.kafka import KafkaSink
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.contract.stand import KafkaStand, kafka_admin, opened, rendered
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

@@ -11,10 +11,10 @@ import nkeys  # type: ignore[import-untyped]
 import pytest
 
 from bridge.errors import SinkFault, SinkUnavailable
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.contract.stand import KafkaStand, NatsStand, Stand, opened, rendered
+from tests.support.maker import Maker
 
 pytestmark = [
     pytest.mark.brokers,

@@ -11,9 +11,9 @@ from nats.js.client import JetStreamContext
 
 from bridge.errors import SinkUnavailable, SinkWedged
 from bridge.model import Message
-from tests.bench.maker import Maker
 from tests.contract.stand import NatsStand, opened, rendered
 from tests.support.consumers import nats_client
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

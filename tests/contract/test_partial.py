@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.errors import SinkFault, SinkUnavailable
-from tests.bench.maker import Maker
 from tests.contract.stand import KafkaStand, opened, rendered
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

@@ -14,10 +14,10 @@ from bridge.core.claim import claim_check, size
 from bridge.errors import MessageRefused, SinkUnavailable
 from bridge.model import Message
 from bridge.ports import Sink
-from tests.bench.maker import Maker
 from tests.brokers.process import Broker
 from tests.contract.stand import EPOCH, Stand, opened, rendered
 from tests.support.consumers import Read
+from tests.support.maker import Maker
 
 pytestmark = [
     pytest.mark.brokers,

@@ -7,10 +7,10 @@ from nats.js.api import DiscardPolicy, StreamConfig
 
 from bridge.errors import SinkUnavailable
 from bridge.model import Tail
-from tests.bench.maker import Maker
 from tests.brokers.nats import NatsBroker
 from tests.contract.stand import NatsStand, rendered
 from tests.support.consumers import nats_client
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
-from tests.bench.maker import Maker
 from tests.support.bombs import BOMBS
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import read_stream
 from tests.support.journal_file import event_id
+from tests.support.maker import Maker
 from tests.support.pauses import watching
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]

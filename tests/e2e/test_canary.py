@@ -24,12 +24,12 @@ import pytest
 
 from bridge.environment import effective, load, settings_list
 from bridge.errors import SettingsInvalid
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.brokers.process import HOST, free_port
 from tests.support.bridge_process import BridgeProcess, run_command
 from tests.support.consumers import read_stream, read_topics
+from tests.support.maker import Maker
 
 # Many commands, one after the other, on a machine that may be busy.
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.bench.maker import Maker
 from tests.brokers.process import free_port
 from tests.support.bridge_process import BridgeProcess, run_command
 from tests.support.consumers import read_stream
 from tests.support.journal_file import event_id
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.maker import Maker
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import read_stream
 from tests.support.journal_file import event_id
+from tests.support.maker import Maker
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]
 

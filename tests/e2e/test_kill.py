@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import without_repeats
 from tests.support.journal_file import JournalFile, Stored, event_id
+from tests.support.maker import Maker
 from tests.support.sinks import Sinks
 
 pytestmark = pytest.mark.brokers

@@ -12,7 +12,6 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.support.bridge_process import BridgeProcess, Metrics
@@ -24,6 +23,7 @@ from tests.support.consumers import (
     read_topics,
 )
 from tests.support.journal_file import event_id
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

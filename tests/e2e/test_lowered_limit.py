@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import fetch_from_kafka, read_topics, without_repeats
 from tests.support.journal_file import event_id
 from tests.support.kafka_config import set_config
+from tests.support.maker import Maker
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]
 

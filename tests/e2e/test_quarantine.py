@@ -10,13 +10,13 @@ import pytest
 
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.faults.poison import POISON
 from tests.faults.victim import Launched
 from tests.support.consumers import Read
 from tests.support.journal_file import JournalFile, event_id
+from tests.support.maker import Maker
 from tests.support.sinks import Sinks
 
 pytestmark = pytest.mark.brokers

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import read_stream, read_topics
+from tests.support.maker import Maker
 
 pytestmark = pytest.mark.brokers
 

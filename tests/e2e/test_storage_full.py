@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.bench.maker import Maker
 from tests.brokers.nats import NatsBroker
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import Read, read_stream
+from tests.support.maker import Maker
 from tests.support.small_disk import CannotMount, small_disk
 
 pytestmark = pytest.mark.brokers

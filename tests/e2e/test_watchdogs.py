@@ -12,13 +12,13 @@ import nats.errors
 import psutil
 import pytest
 
-from tests.bench.maker import Maker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.brokers.process import Broker
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import nats_client, read_stream
 from tests.support.journal_file import event_id
+from tests.support.maker import Maker
 from tests.support.sinks import Sinks
 
 pytestmark = pytest.mark.brokers

@@ -9,8 +9,8 @@ import asyncio
 import random
 import time
 
-from tests.bench.maker import Maker
 from tests.support.journal_file import event_id
+from tests.support.maker import Maker
 
 __all__ = ["Feed"]
 

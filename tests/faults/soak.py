@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tests.bench.maker import Maker
 from tests.brokers.process import Broker, free_port, spawn
 from tests.faults.ground import Ground
 from tests.faults.tally import FORMAT, Tally, wrong
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import Read, without_repeats
 from tests.support.journal_file import JournalFile
+from tests.support.maker import Maker
 from tests.support.sinks import Sinks
 
 _FILL = 300_000

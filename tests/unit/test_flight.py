@@ -20,8 +20,8 @@ from bridge.model import Group, Kind, RecordType, Run
 from bridge.pb.bridge.v1.dead_letter_pb2 import DeadLetter
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from bridge.stages.track import Tracker
-from tests.bench.maker import Maker
 from tests.doubles import MemoryJournal
+from tests.support.maker import Maker
 from tests.support.records import records
 from tests.support.waiting import during
 

@@ -1,13 +1,12 @@
 """Makes distinct, realistic events of the feed, as frames: sizes and proportions of the recordings.
 
-From a seed, so that two runs measure the same bytes.
+From a seed. They tell of no chain: a tracker would have much to say of them.
 """
 
 from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -28,13 +27,10 @@ from bridge.pb.eventmessages.factomEvents_pb2 import (
     ProcessListEvent,
 )
 
-__all__ = ["SIZES", "Maker"]
+__all__ = ["Maker"]
 
 _IDENTITY = bytes.fromhex("38bab1455b7bd7e5efd15c53c777c79d0c988c9210f1da49a99d95b3a6417be9")
 _START = 1_700_000_000
-
-SIZES = {"190 B": "commit", "1 KB": "mix", "10 KB": "reveal", "100 KB to 1.5 MB": "block"}
-"""What is measured: the size, and the maker's method."""
 
 
 class Maker:
@@ -45,15 +41,6 @@ class Maker:
         self._number = 0
         self._height = 0
         self._chains = [self._hash() for _ in range(50)]
-
-    def many(self, method: str, total_bytes: float) -> Iterator[bytes]:
-        """Yield frames made by `method` until they have `total_bytes`."""
-        make = getattr(self, method)
-        left = total_bytes
-        while left > 0:
-            made = make()
-            left -= len(made)
-            yield made
 
     def commit(self) -> bytes:
         """An entry commit: about 190 bytes."""
