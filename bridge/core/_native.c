@@ -1,8 +1,8 @@
 /* What is done for each event of the feed, where Python's own speed would be the limit.
  *
- * Five functions, for the five steps that see every event. They know the form in which nodes send
- * commits, reveals and state changes, and no other: what is not exactly of that form, and all other
- * kinds, they leave to the Python beside them (`framing`, `render`, `asjson`, `peek`, `natswire`,
+ * Functions for the steps that see every event. They know the form in which nodes send commits, reveals
+ * and state changes, and no other, and JSON of all kinds: what is not exactly of the form that
+ * protobuf's serialiser writes, and all other kinds, they leave to the Python beside them (`framing`, `render`, `asjson`, `peek`, `natswire`,
  * `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged input: it
  * only has to recognise what is sound. tests/properties/test_native_properties.py holds the two
  * together.
@@ -330,73 +330,135 @@ static int append(Buffer *buffer, Text text)
     return place != NULL;
 }
 
-/* JSON, as asjson.JsonWriter writes it, with bytes in hex */
+/* JSON, as asjson.JsonWriter writes it, with bytes in hex
+ *
+ * table(fields) -> a table of the fields of a message type, in the order of their numbers. Each is
+ * (tag, type, recurs, keeps, name, of): the tag as it stands on the wire, one of the types below, whether
+ * it recurs, whether it is told when it is 0 or empty, its name as JSON with the colon, and for an enum
+ * the names by their numbers, as JSON, for a message its own table.
+ *
+ * json(table, data) -> bytes, or None where `data` is for the long way. */
 
-enum { NUMBER, STATE, OCTETS, TIME, ENTRY };
+enum { INT32, UINT32, INT64, BOOLEAN, ENUM, OCTETS, STRING, TIME, MESSAGE };
+
+typedef struct Table Table;
 
 typedef struct {
-    uint8_t tag, type;
-    Text name; /* with its colon; it ends a table that it is missing in */
-    int recurs;
+    uint64_t tag;
+    int type, recurs, keeps;
+    Text name;
+    PyObject *names;
+    const Table *inner;
 } Field;
 
-#define NAMED(name) {"\"" name "\":", sizeof(name) + 2}
-
-static const Field CHAIN_COMMIT_FIELDS[] = {
-    {0x08, STATE, NAMED("entityState"), 0},     {0x12, OCTETS, NAMED("chainIDHash"), 0},
-    {0x1A, OCTETS, NAMED("entryHash"), 0},      {0x22, OCTETS, NAMED("weld"), 0},
-    {0x2A, TIME, NAMED("timestamp"), 0},        {0x30, NUMBER, NAMED("credits"), 0},
-    {0x3A, OCTETS, NAMED("entryCreditPublicKey"), 0},
-    {0x42, OCTETS, NAMED("signature"), 0},      {0x48, NUMBER, NAMED("version"), 0},
-    {0},
-};
-static const Field ENTRY_COMMIT_FIELDS[] = {
-    {0x08, STATE, NAMED("entityState"), 0},     {0x12, OCTETS, NAMED("entryHash"), 0},
-    {0x1A, TIME, NAMED("timestamp"), 0},        {0x20, NUMBER, NAMED("credits"), 0},
-    {0x2A, OCTETS, NAMED("entryCreditPublicKey"), 0},
-    {0x32, OCTETS, NAMED("signature"), 0},      {0x38, NUMBER, NAMED("version"), 0},
-    {0},
-};
-static const Field ENTRY_FIELDS[] = {
-    {0x0A, OCTETS, NAMED("hash"), 0},           {0x12, OCTETS, NAMED("externalIDs"), 1},
-    {0x1A, OCTETS, NAMED("content"), 0},        {0x20, NUMBER, NAMED("version"), 0},
-    {0x2A, OCTETS, NAMED("chainID"), 0},        {0},
-};
-static const Field ENTRY_REVEAL_FIELDS[] = {
-    {0x08, STATE, NAMED("entityState"), 0},     {0x12, ENTRY, NAMED("entry"), 0},
-    {0x1A, TIME, NAMED("timestamp"), 0},        {0},
-};
-static const Field STATE_CHANGE_FIELDS[] = {
-    {0x0A, OCTETS, NAMED("entityHash"), 0},     {0x10, STATE, NAMED("entityState"), 0},
-    {0x18, NUMBER, NAMED("blockHeight"), 0},    {0},
+struct Table {
+    PyObject *spec; /* what the fields point into */
+    Py_ssize_t count;
+    Field fields[];
 };
 
-static int json_of(const Field *fields, View view, PyObject *states, Buffer *out);
+static const char TABLE[] = "bridge.core._native.table";
 
-/* Append the one value of a field whose tag was read. */
-static int json_value(const Field *field, View *view, PyObject *states, Buffer *out)
+static void forget_table(PyObject *capsule)
 {
-    uint64_t number = 0;
-    View part;
+    Table *table = PyCapsule_GetPointer(capsule, TABLE);
+    Py_DECREF(table->spec);
+    PyMem_Free(table);
+}
+
+static PyObject *table(PyObject *self, PyObject *spec)
+{
+    if (!PyTuple_Check(spec)) {
+        PyErr_SetString(PyExc_TypeError, "not a tuple of fields");
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(spec);
+    Table *made = PyMem_Calloc(1, sizeof(Table) + (size_t)count * sizeof(Field));
+    if (!made)
+        return PyErr_NoMemory();
+    made->count = count;
+    made->spec = Py_NewRef(spec);
+    PyObject *capsule = PyCapsule_New(made, TABLE, forget_table);
+    if (!capsule) {
+        Py_DECREF(spec);
+        PyMem_Free(made);
+        return NULL;
+    }
+    for (Field *field = made->fields; field < made->fields + count; field++) {
+        PyObject *of;
+        unsigned long long tag;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(spec, field - made->fields), "KippyO", &tag,
+                              &field->type, &field->recurs, &field->keeps, &field->name.start, &of))
+            goto failed;
+        field->tag = tag;
+        field->name.size = (Py_ssize_t)strlen(field->name.start);
+        field->names = of;
+        if (field->type == MESSAGE && !(field->inner = PyCapsule_GetPointer(of, TABLE)))
+            goto failed;
+        if (field->type == ENUM && !PyDict_Check(of)) {
+            PyErr_SetString(PyExc_TypeError, "an enum without names");
+            goto failed;
+        }
+    }
+    return capsule;
+failed:
+    Py_DECREF(capsule);
+    return NULL;
+}
+
+static int json_number(const Field *field, View *view, Buffer *out)
+{
+    static const uint64_t most[] = {INT32_MAX, UINT32_MAX, INT64_MAX, 1, INT32_MAX};
+    uint64_t value;
     Text name;
+    if (!varint(view, &value) || value > most[field->type] || (!value && !field->keeps))
+        return 0;
+    if (field->type == BOOLEAN)
+        return append(out, value ? (Text){"true", 4} : (Text){"false", 5});
+    if (field->type == ENUM) {
+        PyObject *number = PyLong_FromUnsignedLongLong(value);
+        PyObject *found = number ? PyDict_GetItemWithError(field->names, number) : NULL;
+        Py_XDECREF(number);
+        return found && text_of(found, &name) && append(out, name);
+    }
+    char *place = claim(out, 24);
+    if (!place)
+        return 0;
+    const char *form = field->type == INT64 ? "\"%llu\"" : "%llu";
+    out->size -= 24 - (size_t)snprintf(place, 24, form, (unsigned long long)value);
+    return 1;
+}
+
+/* Text in which nothing is to be escaped, and nothing to be decoded. */
+static int is_plain(View text)
+{
+    for (; text.at < text.end; text.at++)
+        if (*text.at < 0x20 || *text.at >= 0x7F || *text.at == '"' || *text.at == '\\')
+            return 0;
+    return 1;
+}
+
+static int json_object(const Table *table, View view, Buffer *out);
+
+/* Append one value of a field, whose tag was read. 0: an error, or not of the one form. */
+static int json_value(const Field *field, View *view, Buffer *out)
+{
+    View part;
     Facts at;
     char *place, *end;
     switch (field->type) {
-    case NUMBER:
-        if (!varint(view, &number) || !(place = claim(out, 20)))
-            return 0;
-        out->size -= 20 - (size_t)sprintf(place, "%llu", (unsigned long long)number);
-        return 1;
-    case STATE:
-        return varint(view, &number) && number < (uint64_t)PyTuple_GET_SIZE(states) &&
-               text_of(PyTuple_GET_ITEM(states, (Py_ssize_t)number), &name) &&
-               append(out, QUOTE) && append(out, name) && append(out, QUOTE);
     case OCTETS:
-        if (!slice(view, &part) || !(place = claim(out, 2 + 2 * (size_t)(part.end - part.at))))
+        if (!slice(view, &part) || (part.at == part.end && !field->keeps) ||
+            !(place = claim(out, 2 + 2 * (size_t)(part.end - part.at))))
             return 0;
         *place = '"';
         *put_hex(place + 1, part) = '"';
         return 1;
+    case STRING:
+        return slice(view, &part) && (part.at < part.end || field->keeps) && is_plain(part) &&
+               append(out, QUOTE) &&
+               append(out, (Text){(const char *)part.at, part.end - part.at}) &&
+               append(out, QUOTE);
     case TIME:
         if (!instant(view, &at) || !(place = claim(out, LONGEST_TIME)))
             return 0;
@@ -405,51 +467,75 @@ static int json_value(const Field *field, View *view, PyObject *states, Buffer *
         *end++ = '"';
         out->size -= LONGEST_TIME - (size_t)(end - place);
         return 1;
+    case MESSAGE:
+        return slice(view, &part) && json_object(field->inner, part, out);
     default:
-        return slice(view, &part) && json_of(ENTRY_FIELDS, part, states, out);
+        return json_number(field, view, out);
     }
 }
 
-/* Append an object with those of `fields` that are in `view`, where they stand in this order. */
-static int json_of(const Field *fields, View view, PyObject *states, Buffer *out)
+/* Say whether the next tag is `tag`, and step over it. */
+static int recurs(View *view, uint64_t tag)
+{
+    View ahead = *view;
+    uint64_t next;
+    if (!varint(&ahead, &next) || next != tag)
+        return 0;
+    *view = ahead;
+    return 1;
+}
+
+static int json_object(const Table *table, View view, Buffer *out)
 {
     Text begin = {"{", 1};
-    for (; fields->tag; fields++) {
-        if (!comes(&view, fields->tag))
-            continue;
-        if (!append(out, begin) || !append(out, fields->name))
+    const Field *field = table->fields, *end = field + table->count;
+    for (; view.at < view.end; field++, begin.start = ",") {
+        uint64_t tag;
+        if (!varint(&view, &tag))
             return 0;
-        begin.start = ",";
-        if (fields->recurs && !append(out, (Text){"[", 1}))
+        while (field < end && field->tag != tag)
+            field++;
+        if (field == end || !append(out, begin) || !append(out, field->name))
             return 0;
-        if (!json_value(fields, &view, states, out))
-            return 0;
-        while (fields->recurs && comes(&view, fields->tag))
-            if (!append(out, (Text){",", 1}) || !json_value(fields, &view, states, out))
+        if (!field->recurs) {
+            if (!json_value(field, &view, out))
                 return 0;
-        if (fields->recurs && !append(out, (Text){"]", 1}))
+            continue;
+        }
+        begin.start = "[";
+        do {
+            if (!append(out, begin) || !json_value(field, &view, out))
+                return 0;
+            begin.start = ",";
+        } while (recurs(&view, tag));
+        if (!append(out, (Text){"]", 1}))
             return 0;
     }
-    if (*begin.start == '{' && !append(out, begin))
-        return 0;
-    return append(out, (Text){"}", 1});
+    return (*begin.start == ',' || append(out, begin)) && append(out, (Text){"}", 1});
 }
 
-/* Return the member as JSON. It must be sound: `member` has said so. */
-static PyObject *json_text(const Frame *frame, PyObject *states)
+/* Return the member as JSON; NULL without an error where it is for the long way. */
+static PyObject *json_text(const Table *table, View member)
 {
-    const Field *fields = frame->kind == CHAIN_COMMIT   ? CHAIN_COMMIT_FIELDS
-                          : frame->kind == ENTRY_COMMIT ? ENTRY_COMMIT_FIELDS
-                          : frame->kind == ENTRY_REVEAL ? ENTRY_REVEAL_FIELDS
-                                                        : STATE_CHANGE_FIELDS;
     Buffer buffer = {0};
     PyObject *text = NULL;
-    if (json_of(fields, frame->member, states, &buffer))
+    if (json_object(table, member, &buffer))
         text = PyBytes_FromStringAndSize(buffer.start, (Py_ssize_t)buffer.size);
-    else if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "the member is not sound");
     PyMem_Free(buffer.start);
     return text;
+}
+
+static PyObject *json(PyObject *self, PyObject *args)
+{
+    PyObject *capsule;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "Oy*", &capsule, &buffer))
+        return NULL;
+    const Table *table = PyCapsule_GetPointer(capsule, TABLE);
+    const uint8_t *start = buffer.buf;
+    PyObject *text = table ? json_text(table, (View){start, start + buffer.len}) : NULL;
+    PyBuffer_Release(&buffer);
+    return text || PyErr_Occurred() ? text : Py_NewRef(Py_None);
 }
 
 /* SHA-256 of `data` behind what `begun` has hashed: as hex digits, or as bytes. */
@@ -467,18 +553,19 @@ static PyObject *hashed(PyObject *begun, PyObject *data, PyObject *how)
     return digest;
 }
 
-/* events(frames, at, seq, received, known, states, message, out, as_json) -> (at, seq)
+/* events(frames, at, seq, received, known, states, message, out) -> (at, seq)
  *
  * Append to `out` the messages of commits, reveals and state changes, as `render` makes them, from the
- * record at `at` on, which has the number `seq`, with their data as JSON or as it is; and return the place and the number of the first
+ * record at `at` on, which has the number `seq`; and return the place and the number of the first
  * record that is for the long way. `known` says, for what stands in front of a member (its tag
- * included), the layout, a SHA-256 begun with the kind, and the values of the envelope's own
- * attributes; an envelope that it lacks is for the long way. */
+ * included), the layout, a SHA-256 begun with the kind, the values of the envelope's own attributes, and
+ * the table with which the data is written as JSON, or None; an envelope that it lacks is for the long
+ * way. */
 
 typedef struct {
     PyObject *received, *states, *type;
     PyObject *layout, *begun, *origin; /* of the envelope */
-    int as_json;
+    const Table *table;
 } Context;
 
 static PyObject *values_of(const Context *context, const Frame *frame, const Facts *facts,
@@ -524,8 +611,8 @@ static PyObject *message_of(const Context *context, const Frame *frame, const Fa
                                      frame->member.end - frame->member.at);
     if (data && (digest = hashed(context->begun, data, name_hexdigest)))
         id = PyUnicode_Substring(digest, 0, 32);
-    if (id && context->as_json)
-        Py_SETREF(data, json_text(frame, context->states));
+    if (id && context->table)
+        Py_SETREF(data, json_text(context->table, frame->member));
     if (id && data && (subject = hexadecimal(about)))
         values = values_of(context, frame, facts, id, subject, seq);
     if (values && (place = PyLong_FromUnsignedLongLong(seq)))
@@ -557,9 +644,9 @@ static PyObject *events(PyObject *self, PyObject *args)
     unsigned long long seq;
     PyObject *known, *out;
     Context context = {0};
-    if (!PyArg_ParseTuple(args, "y*nKUO!O!O!O!p", &buffer, &at, &seq, &context.received,
+    if (!PyArg_ParseTuple(args, "y*nKUO!O!O!O!", &buffer, &at, &seq, &context.received,
                           &PyDict_Type, &known, &PyTuple_Type, &context.states, &PyType_Type,
-                          &context.type, &PyList_Type, &out, &context.as_json))
+                          &context.type, &PyList_Type, &out))
         return NULL;
     const uint8_t *start = buffer.buf;
     View frames = {start + at, start + buffer.len}, last = {NULL, NULL};
@@ -583,16 +670,23 @@ static PyObject *events(PyObject *self, PyObject *args)
                 failed = PyErr_Occurred() != NULL;
                 break;
             }
-            if (!PyArg_ParseTuple(entry, "OOO!", &context.layout, &context.begun, &PyTuple_Type,
-                                  &context.origin)) {
+            PyObject *capsule;
+            if (!PyArg_ParseTuple(entry, "OOO!O", &context.layout, &context.begun, &PyTuple_Type,
+                                  &context.origin, &capsule) ||
+                (capsule != Py_None && !PyCapsule_IsValid(capsule, TABLE))) {
                 failed = 1;
                 break;
             }
+            context.table = capsule == Py_None ? NULL : PyCapsule_GetPointer(capsule, TABLE);
             last = frame.envelope;
         }
         PyObject *message = message_of(&context, &frame, &facts, seq);
-        failed = !message || PyList_Append(out, message);
-        Py_XDECREF(message);
+        if (!message) {
+            failed = PyErr_Occurred() != NULL;
+            break;
+        }
+        failed = PyList_Append(out, message);
+        Py_DECREF(message);
         seq++;
         frames.at = frame.next;
     }
@@ -896,6 +990,8 @@ end:
 
 static PyMethodDef methods[] = {
     {"whole", whole, METH_VARARGS, NULL},
+    {"table", table, METH_O, NULL},
+    {"json", json, METH_VARARGS, NULL},
     {"events", events, METH_VARARGS, NULL},
     {"identities", identities, METH_VARARGS, NULL},
     {"records", records, METH_VARARGS, NULL},

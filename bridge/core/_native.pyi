@@ -6,16 +6,17 @@ from typing import Any
 from bridge.model import Layout, Message
 
 def whole(buffer: bytes | bytearray, limit: int, /) -> tuple[int, int]: ...
+def table(fields: tuple[tuple[int, int, bool, bool, bytes, Any], ...], /) -> Any: ...
+def json(table: Any, data: bytes, /) -> bytes | None: ...
 def events(
     frames: bytes,
     at: int,
     seq: int,
     received: str,
-    known: dict[bytes, tuple[Layout, Any, tuple[str, ...]]],
+    known: dict[bytes, tuple[Layout, Any, tuple[str, ...], Any]],
     states: tuple[str, ...],
     message: type[Message],
     out: list[Message],
-    as_json: bool,
     /,
 ) -> tuple[int, int]: ...
 def identities(frames: bytes, at: int, begun: Any, out: list[int], /) -> int: ...

@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import ModuleType
 from typing import Any, Literal
 
 import orjson
@@ -18,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from bridge.core.native import native
 from bridge.errors import DecodeError
 
 __all__ = ["JsonWriter", "rfc3339"]
@@ -35,6 +37,22 @@ _STRINGS_IN_JSON = {
 _UNBOUNDED = {FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE}
 
 _LARGE_BYTES = 65_536
+
+_VARINT, _SIZED = 0, 2
+"""Wire types."""
+
+_ENUM, _OCTETS, _TIME, _MESSAGE = 4, 5, 7, 8
+_TYPES = {
+    FieldDescriptor.TYPE_INT32: 0,
+    FieldDescriptor.TYPE_UINT32: 1,
+    FieldDescriptor.TYPE_INT64: 2,
+    FieldDescriptor.TYPE_UINT64: 2,
+    FieldDescriptor.TYPE_BOOL: 3,
+    FieldDescriptor.TYPE_ENUM: _ENUM,
+    FieldDescriptor.TYPE_BYTES: _OCTETS,
+    FieldDescriptor.TYPE_STRING: 6,
+}
+"""As `_native.c` numbers them; all the schema has."""
 
 Write = Callable[[Any], Any]
 
@@ -58,19 +76,56 @@ def rfc3339(seconds: int, nanos: int) -> str | None:
 
 
 class JsonWriter:
-    """Writes messages of any type as JSON, bytes as `json_bytes` says."""
+    """Writes messages of any type as JSON, bytes as `json_bytes` says.
 
-    def __init__(self, json_bytes: Literal["hex", "base64"] = "hex") -> None:
+    With hex, and where there is a compiled part, that writes it from the serialised message: it is
+    given a table for each type, made once from the descriptor.
+    """
+
+    def __init__(
+        self, json_bytes: Literal["hex", "base64"] = "hex", compiled: ModuleType | None = native
+    ) -> None:
         self._bytes: Write = _hex if json_bytes == "hex" else _base64
         self._writers: dict[str, Write] = {}
+        self._compiled = compiled if json_bytes == "hex" else None
+        self._tables: dict[str, Any] = {}
 
-    def write(self, message: Message) -> bytes:
-        """Return `message` as UTF-8 JSON.
+    def write(self, message: Message, data: bytes | None = None) -> bytes:
+        """Return `message`, which is serialised as `data`, as UTF-8 JSON.
 
         Raises:
             DecodeError: it holds a timestamp that RFC 3339 cannot say.
         """
+        if self._compiled is not None and data is not None:
+            text: bytes | None = self._compiled.json(self.table(message.DESCRIPTOR), data)
+            if text is not None:
+                return text
         return orjson.dumps(self._message(message.DESCRIPTOR)(message))
+
+    def table(self, descriptor: Any) -> Any:
+        """Return what tells the compiled part of the messages of a type; None where there is none."""
+        if self._compiled is None:
+            return None
+        found = self._tables.get(descriptor.full_name)
+        if found is None:
+            fields = sorted(descriptor.fields, key=lambda field: field.number)
+            found = self._compiled.table(tuple(map(self._row, fields)))
+            self._tables[descriptor.full_name] = found
+        return found
+
+    def _row(self, field: Any) -> tuple[int, int, bool, bool, bytes, Any]:
+        """Return what is told of a field: as in `_native.c`. No type of the schema holds itself."""
+        type_, of = _TYPES.get(field.type, _MESSAGE), None
+        if type_ is _ENUM:
+            values = field.enum_type.values_by_number.items()
+            of = {number: orjson.dumps(value.name) for number, value in values}
+        elif type_ is _MESSAGE and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+            type_ = _TIME
+        elif type_ is _MESSAGE:
+            of = self.table(field.message_type)
+        keeps = field.is_repeated or field.has_presence
+        tag = field.number << 3 | (_SIZED if type_ >= _OCTETS else _VARINT)
+        return tag, type_, field.is_repeated, keeps, orjson.dumps(field.json_name) + b":", of
 
     def _message(self, descriptor: Any) -> Write:
         name = descriptor.full_name

@@ -133,14 +133,11 @@ class Renderer:
         self._off = routes.off
         self._chains = chains
         self._content_type = CONTENT_TYPES[format]
-        self._json = JsonWriter(json_bytes) if format == "json" else None
+        self._json = JsonWriter(json_bytes, compiled) if format == "json" else None
         self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
         self._origins: dict[tuple[int | str, bytes], _Origin] = {}
         self._bridge = _Origin({})
-        self._short = ShortWay(
-            compiled if format == "protobuf" or json_bytes == "hex" else None,
-            as_json=format == "json",
-        )
+        self._short = ShortWay(compiled if format == "protobuf" or json_bytes == "hex" else None)
 
     def render(self, group: Group) -> Rendered:
         """Return `group` as messages."""
@@ -227,7 +224,8 @@ class Renderer:
         if kind is not Kind.NODE_MESSAGE:
             message = self._message(kind, member, data, seq, b"", received, origin)
             if message.layout is origin.layouts.get(kind) and not self._chains.looks_at(kind):
-                told = message.layout, self._salts[kind], origin.values
+                table = self._json.table(member.DESCRIPTOR) if self._json else None
+                told = message.layout, self._salts[kind], origin.values, table
                 self._short.learn(kind, (source, identity), told, fetched=fetched)
             return message
         # The same words recur: who said them, and when they came, make them one event.
@@ -322,7 +320,7 @@ class Renderer:
                 named = ("subject",) if key is None else ("subject", "partitionkey")
                 found = origin.layouts[kind] = self._layout(kind, origin, named)
             layout = found
-        body = data if self._json is None else self._json.write(member)
+        body = data if self._json is None else self._json.write(member, data)
         return Message(seq, id_, key, token, layout, values, body)
 
     def _layout(self, kind: Kind, origin: _Origin, named: tuple[str, ...]) -> Layout:

@@ -27,15 +27,15 @@ _TAGS = {
 _MOST_KNOWN = 1_000
 _LONGEST_IDENTITY = 64
 
-_Known = dict[bytes, tuple[Layout, Any, tuple[str, ...]]]
+_Told = tuple[Layout, Any, tuple[str, ...], Any]
+_Known = dict[bytes, _Told]
 
 
 class ShortWay:
     """What is known so far. Without `compiled` nothing takes it."""
 
-    def __init__(self, compiled: ModuleType | None = native, *, as_json: bool = False) -> None:
+    def __init__(self, compiled: ModuleType | None = native) -> None:
         self._compiled = compiled
-        self._as_json = as_json
         self._known: tuple[_Known, _Known] = {}, {}
         """By whether the event was fetched, for then its attributes say so."""
 
@@ -43,14 +43,14 @@ class ShortWay:
         self,
         kind: Kind,
         envelope: tuple[int, bytes],
-        told: tuple[Layout, Any, tuple[str, ...]],
+        told: _Told,
         *,
         fetched: bool,
     ) -> None:
         """Remember what the messages of `kind` of an `envelope` (source, identity) have in common.
 
-        That is their layout, a SHA-256 begun with the kind, and the values of the envelope's own
-        attributes.
+        That is their layout, a SHA-256 begun with the kind, the values of the envelope's own
+        attributes, and the table with which their data is written as JSON; None: it is not.
         """
         known, (source, identity) = self._known[fetched], envelope
         if kind not in _TAGS or not 0 <= source < 0x80 or len(identity) > _LONGEST_IDENTITY:
@@ -78,6 +78,6 @@ class ShortWay:
         if self._compiled is None or not known:
             return at, seq
         found: tuple[int, int] = self._compiled.events(
-            frames, at, seq, received, known, STATE_NAMES, Message, out, self._as_json
+            frames, at, seq, received, known, STATE_NAMES, Message, out
         )
         return found

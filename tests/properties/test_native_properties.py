@@ -2,12 +2,15 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from bridge.core.asjson import JsonWriter
+from bridge.core.decode import decode
 from bridge.core.framing import FrameDecoder, frame, split_frames
 from bridge.core.kafkawire import KafkaWire
 from bridge.core.native import native
@@ -15,8 +18,8 @@ from bridge.core.natswire import NatsWire
 from bridge.core.peek import peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter, Routes
-from bridge.errors import FrameError
-from bridge.model import Group, Message, Run
+from bridge.errors import DecodeError, FrameError
+from bridge.model import Group, Kind, Message, Run
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.properties.test_decode_properties import RECORDED, mutated
 from tests.support.events import some_events
@@ -233,6 +236,9 @@ class Counting(ModuleType):
 
     made = 0
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(native, name)
+
     def events(self, *arguments: Any) -> Any:
         assert native is not None
         out = arguments[7]
@@ -240,6 +246,47 @@ class Counting(ModuleType):
         found = native.events(*arguments)
         self.made += len(out) - before
         return found
+
+
+@settings(max_examples=500, deadline=None)
+@given(some_events(), st.data())
+def test_json_of_any_bytes(event: FactomEvent, data: st.DataObject) -> None:
+    """What the compiled part writes is what was meant; whatever else it leaves to the other."""
+    if native is None:
+        return
+    member = getattr(event, event.WhichOneof("event") or "nodeMessage")
+    sound = member.SerializeToString()
+    short, long = JsonWriter(), JsonWriter(compiled=None)
+    assert outcome(lambda: short.write(member, sound)) == outcome(lambda: long.write(member))
+    damaged = bytearray(sound)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(damaged)))
+        damaged[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    text = native.json(short.table(member.DESCRIPTOR), bytes(damaged))
+    if text is not None:
+        assert text == long.write(type(member).FromString(bytes(damaged)))
+
+
+def outcome(write: Callable[[], bytes]) -> bytes | str:
+    try:
+        return write()
+    except DecodeError as error:
+        return str(error)
+
+
+def test_most_recorded_blocks_are_written_by_the_compiled_part() -> None:
+    if native is None:
+        return
+    short, written = JsonWriter(), []
+    for payload in RECORDED:
+        event = decode(payload)
+        if event is not None and event.kind is Kind.DIRECTORY_BLOCK_COMMIT:
+            text = native.json(short.table(event.member.DESCRIPTOR), event.data)
+            written.append(text is not None)
+            if text is not None:
+                assert text == JsonWriter(compiled=None).write(event.member)
+    # The rest are of the node that fills all fields with what never comes.
+    assert sum(written) > 0.8 * len(written)
 
 
 @pytest.mark.parametrize("format", ["protobuf", "json"])
