@@ -22,6 +22,7 @@ from bridge.core.peek import peek
 from bridge.core.rebuild import RawHeight, rebuild
 from bridge.errors import DecodeError, FrameError, NodeRefused, NodeUnavailable
 from bridge.node import _bytes, _result
+from tests.support.both_ways import hold_together
 from tests.support.events import SMALL, small_capture
 from tests.support.heights import extract
 
@@ -93,6 +94,10 @@ def _protobuf(data: bytes) -> None:
 
 def _json(data: bytes) -> None:
     _decode(b"{" + data)
+
+
+def _compiled(payload: bytes) -> None:
+    hold_together([payload], "tcp/1")
 
 
 def _answer(data: bytes) -> None:
@@ -191,4 +196,5 @@ TARGETS = (
     Target("answer", _answer, _answer_seeds),
     Target("binary", _binary, _binary_seeds),
     Target("rebuild", _rebuild, _rebuild_seeds),
+    Target("compiled", _compiled, _payloads),
 )

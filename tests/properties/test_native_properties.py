@@ -4,130 +4,32 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from bridge.core.asjson import JsonWriter
 from bridge.core.decode import decode
-from bridge.core.framing import FrameDecoder, frame, split_frames
-from bridge.core.kafkawire import KafkaWire
+from bridge.core.framing import FrameDecoder, frame
 from bridge.core.native import native
-from bridge.core.natswire import NatsWire
 from bridge.core.peek import peek
 from bridge.core.render import Format, Renderer
-from bridge.core.routing import ChainFilter, Routes
+from bridge.core.routing import ChainFilter
 from bridge.errors import DecodeError, FrameError
-from bridge.model import Group, Kind, Message, Run
+from bridge.model import Group, Kind, Run
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.properties.test_decode_properties import RECORDED, mutated
+from tests.support.both_ways import ALL, ROUTES, hold_renderers_together, hold_together
 from tests.support.events import some_events
 
-JsonBytes = Literal["hex", "base64"]
-ROUTES = Routes("factom", {}, ())
-ALL, ONE = ChainFilter(), ChainFilter.of([b"\x07" * 32])
+ONE = ChainFilter.of([b"\x07" * 32])
 
 
 def test_it_is_built_where_there_is_a_compiler() -> None:
     if native is None and not any(map(shutil.which, ("cc", "gcc", "clang"))):
         pytest.skip("NO C COMPILER on this machine: the compiled part is not tested")
     assert native is not None
-
-
-def renderer(
-    *, compiled: bool, chains: ChainFilter, format: Format, json_bytes: JsonBytes = "hex"
-) -> Renderer:
-    return Renderer(
-        network="n",
-        epoch="e",
-        routes=ROUTES,
-        chains=chains,
-        format=format,
-        json_bytes=json_bytes,
-        compiled=native if compiled else None,
-    )
-
-
-def told(messages: list[Message]) -> list[tuple[object, ...]]:
-    """What makes up a message; the layout of another renderer is another object."""
-    return [
-        (
-            each.seq,
-            each.id,
-            each.key,
-            each.token,
-            each.kind,
-            each.attributes,
-            each.values,
-            each.data,
-        )
-        for each in messages
-    ]
-
-
-def hold_together(payloads: list[bytes], peer: str, chains: ChainFilter = ALL) -> None:
-    # The first of an envelope always goes the long way; what follows it may go the short one.
-    frames = b"".join(map(frame, payloads * 2))
-    count = 2 * len(payloads)
-    group = Group(7, 6 + count, (Run(peer, 1_700_000_000_123_456_789, count, frames),))
-    hold_renderers_together(group, chains, "json")
-    messages = hold_renderers_together(group, chains, "protobuf")
-    hold_the_wires_together(messages)
-    hold_identities_together(frames)
-
-
-def hold_renderers_together(
-    group: Group, chains: ChainFilter, format: Format, json_bytes: JsonBytes = "hex"
-) -> list[Message]:
-    short, long = (
-        renderer(compiled=compiled, chains=chains, format=format, json_bytes=json_bytes)
-        for compiled in (True, False)
-    )
-    short.render(group)
-    found, expected = short.render(group), long.render(group)
-    messages = list(found.messages)
-    assert told(messages) == told(list(expected.messages))
-    assert (found.first, found.last, found.left_out, found.blocks) == (
-        expected.first,
-        expected.last,
-        expected.left_out,
-        expected.blocks,
-    )
-    return messages
-
-
-def hold_the_wires_together(messages: list[Message]) -> None:
-    for batch in ("batch", None):
-        blocks = [
-            NatsWire("s", ROUTES, "e", compiled).block(messages, "inbox.", batch)
-            for compiled in (native, None)
-        ]
-        assert blocks[0] == blocks[1]
-    for most in (1, 700, 1_000_000):
-        at = 0
-        while at < len(messages):
-            written = [
-                KafkaWire(b"e", compiled).records(messages, at, most) for compiled in (native, None)
-            ]
-            assert written[0] == written[1]
-            assert written[0][1] > at
-            at = written[0][1]
-
-
-def hold_identities_together(frames: bytes) -> None:
-    if native is None:
-        return
-    at = 0
-    for _, payload in split_frames(frames):
-        found: list[int] = []
-        until = native.identities(frames[: at + 5 + len(payload)], at, hashlib.sha256(), found)
-        at += 5 + len(payload)
-        if until == at:
-            known = peek(payload)
-            assert found == ([] if known is None else [known])
-        else:
-            assert found == []
 
 
 @st.composite
