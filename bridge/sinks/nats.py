@@ -43,7 +43,7 @@ _WINDOW = 256
 _FEW = 8
 """So many go one by one: for an atomic batch the server makes and removes files, for 5 to 15 ms."""
 
-_KNOWN_IDS = 50_000
+_KNOWN_IDS = 25_000
 _CHUNK_BYTES, _CHUNK_HEADROOM = 128 * 1024, 1_024
 _WEDGED_AFTER = 3
 _PING_SECONDS = 2
