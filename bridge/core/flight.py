@@ -102,13 +102,18 @@ class Flight:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Lift the mark while the work waits: what others die of is not these records' fault."""
+        """Lift the mark while the work waits: what others die of is not these records' fault.
+
+        Where the work is cancelled it stays lifted: then the process ends of something else.
+        """
         mark = bytes(self._page[: _MARK.size])
         self._page[: _MARK.size] = _NOTHING
         try:
             yield
-        finally:
+        except Exception:
             self._page[: _MARK.size] = mark
+            raise
+        self._page[: _MARK.size] = mark
 
     def each(self, work: Work, group: Group) -> Iterator[Group]:
         """Yield what of `group` may be decoded, each part in flight until the next is asked for."""

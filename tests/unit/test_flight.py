@@ -190,6 +190,25 @@ def test_an_error_within_is_a_crash() -> None:
     assert page.crash() == Crash(11, 11, TRACKING, 1, is_quarantined=False)
 
 
+def test_who_is_cancelled_while_waiting_died_of_nothing() -> None:
+    """A disk that fails ends the process while the tracker has a block hashed."""
+    page = Page()
+    flight = page.start()
+    flight.begin(TRACKING, group(11))
+    with pytest.raises(asyncio.CancelledError), flight.waiting():
+        raise asyncio.CancelledError
+    assert page.crash() is None
+
+
+def test_an_error_of_what_was_waited_for_is_a_crash() -> None:
+    page = Page()
+    flight = page.start()
+    flight.begin(TRACKING, group(11))
+    with pytest.raises(Killed), flight.waiting():
+        raise Killed
+    assert page.crash() is not None
+
+
 def test_an_orderly_end_forgets_suspects_and_keeps_the_quarantine() -> None:
     page = Page()
     for _ in range(3):
