@@ -268,6 +268,7 @@ class _Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.failed: asyncio.Future[None] = loop.create_future()
         metrics.watch_tasks(lambda: len(asyncio.all_tasks(loop)))
+        metrics.watch_log(log.failures)
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work, name=name)

@@ -42,7 +42,7 @@ from bridge.verifying import verify_published
 
 __all__ = ["main"]
 
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_err = Console(file=log.STDERR, highlight=False, soft_wrap=True)
 _out = Console(highlight=False, soft_wrap=True)
 
 _HIGHEST = 2**32 - 1
@@ -72,6 +72,7 @@ def main() -> None:
     except Exception:  # noqa: BLE001  (whatever else arrives here is a bug, and is shown whole)
         _err.print_exception()
         code = BridgeError.exit_code
+    log.end()
     sys.exit(code or 0)
 
 

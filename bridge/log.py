@@ -7,13 +7,15 @@ that is away, the bridge tells itself, once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TextIO, cast
 
 import structlog
 
-__all__ = ["Throttle", "configure", "get"]
+__all__ = ["STDERR", "Throttle", "configure", "end", "failures", "get"]
 
 _LONGEST_VALUE = 1_000
 _NOISY = ("aiokafka", "nats")
@@ -25,6 +27,46 @@ def get(part: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of `part`."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(part=part)
     return logger
+
+
+class _Stderr:
+    """Standard error, which may fail: it may lie on the very disk that is full."""
+
+    failures = 0
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: sys.stderr.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(sys.stderr.flush)
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OSError:
+            self.failures += 1
+
+
+_stderr = _Stderr()
+STDERR = cast("TextIO", _stderr)
+"""Where logs and errors go. What cannot be written there ends nothing, and changes no exit code."""
+
+
+def failures() -> int:
+    """Return how often standard error could not be written."""
+    return _stderr.failures
+
+
+def end() -> None:
+    """Let go of what still cannot be written: the interpreter's end would fail of it."""
+    before = _stderr.failures
+    STDERR.flush()
+    if _stderr.failures > before:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def configure(level: str, format: Literal["auto", "console", "json"]) -> None:
@@ -49,10 +91,10 @@ def configure(level: str, format: Literal["auto", "console", "json"]) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(STDERR),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(STDERR)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

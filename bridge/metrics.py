@@ -112,6 +112,7 @@ class Metrics:
         self._storage_refusals = counter(
             "storage_refusals_total", "Writes that the journal's disk refused", "code"
         )
+        self._log_failures = gauge("log_failures", "How often the log could not be written")
         self._tasks = gauge("tasks", "Tasks of the event loop: steady, whatever comes and goes")
 
     # The feed
@@ -236,6 +237,10 @@ class Metrics:
         self._storage_refusals.labels(error.code).inc()
 
     # The process
+
+    def watch_log(self, failures: Callable[[], float]) -> None:
+        """Ask this at each scrape how often the log could not be written."""
+        self._log_failures.set_function(failures)
 
     def watch_tasks(self, count: Callable[[], float]) -> None:
         """Ask this for the number of tasks at each scrape."""

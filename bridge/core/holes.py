@@ -134,7 +134,9 @@ class Holes:
         """Note that the block of `height` is present now."""
         self.gaps.filled(height, way, now, at_ns)
         self.gaps.touch_below(height, now)
-        self._restarted = self._storage = False
+        if height == self._chain.present.highest:
+            # An older one that comes late says nothing of what came since the restart.
+            self._restarted = self._storage = False
 
     def unlinked(self, height: int, now: float, at_ns: int) -> None:
         """Note that a block of `height` came which contradicts one that is there."""

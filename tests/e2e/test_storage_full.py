@@ -7,7 +7,10 @@ is full by the size that the kernel lets this process's files grow to (EFBIG).
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -195,3 +198,48 @@ async def _closed(reader: Any) -> None:
         assert await asyncio.wait_for(reader.read(), 40) == b""
     except ConnectionError:
         return
+
+
+class _Mute(BridgeProcess):
+    """Its log is written to a device that is always full."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        super().__init__(folder, environ)
+        self.log = Path("/dev/full")
+
+    @property
+    def tail(self) -> str:
+        return "(nobody can read its log)"
+
+
+async def test_a_log_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, nats_server: NatsBroker
+) -> None:
+    environ = {
+        "BRIDGE_NATS__SERVERS": nats_server.url,
+        "BRIDGE_NATS__STREAM": "mute",
+        "BRIDGE_PREFIX": "mute",
+        "BRIDGE_LOG__LEVEL": "debug",
+    }
+    maker = Maker(7)
+    with _Mute(tmp_path / "bridge", environ) as bridge:
+        await asyncio.to_thread(bridge.wait_ready)
+        _, writer = await asyncio.open_connection("127.0.0.1", bridge.feed_port)
+        writer.write(b"".join(maker.commit() for _ in range(100)))
+        await bridge.delivered(100)
+        writer.close()
+        assert bridge.metrics().total("bridge_log_failures") > 0
+        await asyncio.to_thread(bridge.stop)
+
+
+def test_an_error_that_cannot_be_told_keeps_its_exit_code() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "bridge", "run"],
+            env={**os.environ, "BRIDGE_FEED__PORTT": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+            check=False,
+            timeout=30,
+        )
+    assert ended.returncode == 78

@@ -267,6 +267,21 @@ def test_a_full_journal_is_the_cause_until_a_block_came_after_it(fed: FedHeights
     assert cause(fed) is Cause.SILENT
 
 
+@pytest.mark.parametrize("expected", [Cause.STORAGE, Cause.RESTART])
+def test_an_older_block_that_comes_late_does_not_take_the_cause_away(
+    fed: FedHeights, expected: Cause
+) -> None:
+    fed.live(15)
+    fed.take()
+    if expected is Cause.STORAGE:
+        fed.heights.storage(fed.now)
+    else:
+        fed.restart(600)
+    fed.blocks((13, 14), way=Way.REPLAY)
+    fed.live(20)
+    assert cause(fed) is expected
+
+
 def test_a_block_that_does_not_link_leaves_its_height_missing(fed: FedHeights) -> None:
     assert fed.block(13, chain=OTHER).verdict is Verdict.UNLINKED
     assert (fed.heights.highest, fed.missing()) == (12, [13])
