@@ -11,11 +11,11 @@ import ctypes
 
 __all__ = ["keep_memory"]
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 """`M_...` of glibc's malloc.h."""
 
-_KEPT_BYTES = 24 * 1024 * 1024
-"""That may be free at the end of a heap; there is one for each thread that the journal has."""
+_KEPT_BYTES = 16 * 1024 * 1024
+"""That may be free at the end of the heap. Of heaps there is one: each thread's own would keep as much."""
 
 _LARGE_BYTES = 4 * 1024 * 1024
 """A block of so much is given back at once: such are single large events, and they are rare."""
@@ -30,4 +30,5 @@ def keep_memory() -> bool:
     except (AttributeError, OSError):
         return False
     mallopt(_TOP_PAD, _STEP_BYTES)
+    mallopt(_ARENA_MAX, 1)
     return bool(mallopt(_TRIM_THRESHOLD, _KEPT_BYTES) and mallopt(_MMAP_THRESHOLD, _LARGE_BYTES))

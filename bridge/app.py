@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -249,8 +248,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         BridgeError: as `running`, or what a part failed with.
     """
-    # What was imported stays: left out of it, a full collection is short, and comes in time.
-    gc.freeze()
     async with running(settings) as bridge:
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((stopped, bridge.failed), return_when=asyncio.FIRST_COMPLETED)

@@ -116,12 +116,12 @@ class JsonWriter:
     def _row(self, field: Any) -> tuple[int, int, bool, bool, bytes, Any]:
         """Return what is told of a field: as in `_native.c`. No type of the schema holds itself."""
         type_, of = _TYPES.get(field.type, _MESSAGE), None
-        if type_ is _ENUM:
+        if type_ == _ENUM:
             values = field.enum_type.values_by_number.items()
             of = {number: orjson.dumps(value.name) for number, value in values}
-        elif type_ is _MESSAGE and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
+        elif type_ == _MESSAGE and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
             type_ = _TIME
-        elif type_ is _MESSAGE:
+        elif type_ == _MESSAGE:
             of = self.table(field.message_type)
         keeps = field.is_repeated or field.has_presence
         tag = field.number << 3 | (_SIZED if type_ >= _OCTETS else _VARINT)
