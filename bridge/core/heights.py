@@ -24,11 +24,11 @@ from bridge.core.pace import Pace
 from bridge.core.ranges import Range
 from bridge.core.signals import Cause, Signal, Status, Trouble
 from bridge.core.troubles import Troubles
-from bridge.core.verdicts import Judged, Verdict
+from bridge.core.verdicts import Verdict
 from bridge.core.verify import Links, Verification
 from bridge.model import Asked, Note, Sought, Tip, Unobtainable, Way
 
-__all__ = ["Bounds", "Heights", "Judged", "Verdict"]
+__all__ = ["Bounds", "Heights", "Verdict"]
 
 _LINK_CHECKS = frozenset({"previous-key-merkle-root", "previous-full-hash", "network"})
 _SLACK = 2
@@ -53,6 +53,7 @@ class Heights:
         self._pace = Pace(stored, now, shortest=bounds.shortest_stall, longest=bounds.longest_stall)
         self._network: int | None = None
         self._rival: Rival | None = None
+        self._linked: list[int] = []
         self._dirty = False
         for name, value in stored:
             if name == _ROW:
@@ -125,7 +126,7 @@ class Heights:
         way: Way,
         now: float,
         at_ns: int,
-    ) -> Judged:
+    ) -> Verdict:
         """Take a block that came by `way`; `verification` is beside `links_below`."""
         links = verification.links
         wrong = [each for each in verification.failures if each.check not in _LINK_CHECKS]
@@ -133,17 +134,17 @@ class Heights:
             key = links.key_merkle_root if links else b""
             why = f"{wrong[0].check}: {wrong[0].detail}" if wrong else "it is no directory block"
             self._troubles.unverified(message_height, key, why, at_ns)
-            return Judged(Verdict.UNVERIFIED)
+            return Verdict.UNVERIFIED
         block, height = Block(links, previous_key), links.height
         if self._network not in {None, links.network_id}:
             why = f"a block of network {links.network_id:#x} came, and not of {self._network:#x}"
             self._troubles.tell("network", Trouble.NETWORK, height, height, why, at_ns)
-            return Judged(Verdict.OTHER_NETWORK)
+            return Verdict.OTHER_NETWORK
         present = self._chain.present
         if height in present and self._chain.holds(links):
             self._chain.learn(links)
             self._troubles.verified(height, at_ns)
-            return Judged(Verdict.REPEATED)
+            return Verdict.REPEATED
         rival = self._rival
         if height in present or (rival and (rival.continues(block) or rival.knows(block))):
             return self._other(block, way, now, at_ns)
@@ -152,7 +153,7 @@ class Heights:
         below = self._chain.links(height - 1)
         if not self._chain.fits(block) or (below and "previous-full-hash" in checks):
             self._holes.unlinked(height, now, at_ns)
-            return Judged(Verdict.UNLINKED)
+            return Verdict.UNLINKED
         return self._judge(block, way, now, at_ns)
 
     def told(self, height: int, now: float, at_ns: int) -> None:
@@ -194,6 +195,14 @@ class Heights:
             height = self.highest or 0
             self._troubles.tell("stalled", Trouble.STALLED, height, height, late, at_ns, cause)
 
+    def take_linked(self) -> list[int]:
+        """Return the heights whose links to the block below were proven since the last time.
+
+        Anything can prove some: a minute, a note or the time can end a doubt.
+        """
+        linked, self._linked = self._linked, []
+        return linked
+
     def take(self) -> tuple[list[Signal], dict[str, bytes | None]]:
         """Return what happened since the last time, and the items that changed (None: gone)."""
         signals, items = self._holes.take()
@@ -205,24 +214,23 @@ class Heights:
             items[_ROW] = orjson.dumps([self._network, rival])
         return signals + told, items
 
-    def _judge(self, block: Block, way: Way, now: float, at_ns: int) -> Judged:
+    def _judge(self, block: Block, way: Way, now: float, at_ns: int) -> Verdict:
         """Believe `block`, which contradicts nothing, or doubt it."""
         height = block.height
         if self._holes.too_far(height):
             self._doubts.drop(block)
             self._refuse(height, at_ns)
-            return Judged(Verdict.DOUBTED)
+            return Verdict.DOUBTED
         gap = self._holes.gaps.around(height)
         late = gap is not None and (gap.status is not Status.SEEN or height < (self.highest or 0))
-        linked: list[int] = []
         if self._spoken_for(height, waiting=False):
-            linked += self._enter(block, way, now, at_ns)
+            self._enter(block, way, now, at_ns)
         else:
             self._doubts.add(Doubt(block, way, now, self.highest))
-        linked += self._settle(now, at_ns)
+        self._settle(now, at_ns)
         if height not in self._chain.present:
-            return Judged(Verdict.DOUBTED)
-        return Judged(Verdict.LATE if late else Verdict.NEW, tuple(sorted(linked)))
+            return Verdict.DOUBTED
+        return Verdict.LATE if late else Verdict.NEW
 
     def _spoken_for(self, height: int, *, waiting: bool) -> bool:
         """Whether anything but another doubted block says that there is a block of `height`."""
@@ -233,19 +241,18 @@ class Heights:
             or self._holes.expected(height, waiting=waiting)
         )
 
-    def _enter(self, block: Block, way: Way, now: float, at_ns: int) -> list[int]:
-        """Believe `block`; return the heights whose links it proves."""
+    def _enter(self, block: Block, way: Way, now: float, at_ns: int) -> None:
+        """Believe `block`."""
         height, highest = block.height, self.highest
         self._doubts.discard(block)
         self._holes.passed(height, now, at_ns)
-        linked = self._chain.add(block)
+        self._linked += self._chain.add(block)
         self._holes.filled(height, way, now, at_ns)
         self._troubles.verified(height, at_ns)
         if self._network is None:
             self._network, self._dirty = block.links.network_id, True
         if highest is None or height > highest:
             self._grew(way, now, at_ns)
-        return linked
 
     def _grew(self, way: Way, now: float, at_ns: int) -> None:
         if way is Way.LIVE:
@@ -263,9 +270,8 @@ class Heights:
         if "stalled" in self._troubles and not self._pace.late(now):
             self._troubles.over("stalled", "it goes on", at_ns)
 
-    def _settle(self, now: float, at_ns: int) -> list[int]:
+    def _settle(self, now: float, at_ns: int) -> None:
         """Believe the doubted blocks that something speaks for now, forget those that cannot be."""
-        linked: list[int] = []
         again = bool(self._doubts)
         while again:
             again = False
@@ -280,9 +286,8 @@ class Heights:
                 elif self._spoken_for(height, waiting=True) or (
                     self._doubts.speak_for(block) and not self._holes.too_far(height)
                 ):
-                    linked += self._enter(block, doubt.way, now, at_ns)
+                    self._enter(block, doubt.way, now, at_ns)
                     again = True
-        return linked
 
     def _decide(self, doubt: Doubt, now: float, at_ns: int) -> None:
         """End a doubt whose time is over: where the chain did not grow elsewhere, believe it."""
@@ -300,7 +305,7 @@ class Heights:
         why = f"height {height} is far ahead of {above}, and nothing else says that it exists"
         self._troubles.tell("jump", Trouble.JUMP, above + 1, height, why, at_ns)
 
-    def _other(self, block: Block, way: Way, now: float, at_ns: int) -> Judged:
+    def _other(self, block: Block, way: Way, now: float, at_ns: int) -> Verdict:
         """Follow a chain beside the believed one."""
         rival, height = self._rival, block.height
         self._dirty = True
@@ -311,19 +316,19 @@ class Heights:
             self._rival = Rival([block])
             why = f"height {height} is there, and came again with another key"
             self._troubles.tell("regression", Trouble.REGRESSION, height, height, why, at_ns)
-        return Judged(Verdict.OTHER_CHAIN)
+        return Verdict.OTHER_CHAIN
 
-    def _adopt(self, rival: Rival, way: Way, now: float, at_ns: int) -> Judged:
+    def _adopt(self, rival: Rival, way: Way, now: float, at_ns: int) -> Verdict:
         first = rival.blocks[0].height
         why = f"another chain went on and is believed from height {first} on"
         self._chain.clear()
         self._holes.begin_anew(why, now, at_ns)
         self._doubts.clear()
         self._rival = None
-        linked = [each for block in rival.blocks for each in self._chain.add(block)]
+        self._linked = [each for block in rival.blocks for each in self._chain.add(block)]
         self._troubles.over("regression", why, at_ns)
         self._grew(way, now, at_ns)
-        return Judged(Verdict.ADOPTED, tuple(linked))
+        return Verdict.ADOPTED
 
     def _tipped(self, height: int, now: float, at_ns: int) -> None:
         for doubt in self._doubts.ascending():

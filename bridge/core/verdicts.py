@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
-__all__ = ["Judged", "Verdict"]
+__all__ = ["Verdict"]
 
 
 class Verdict(StrEnum):
@@ -26,11 +25,3 @@ class Verdict(StrEnum):
     OTHER_NETWORK = "other-network"
     DOUBTED = "doubted"
     """Nothing speaks for it yet. It counts as soon as something does."""
-
-
-class Judged(NamedTuple):
-    """What a block is, and what it proves."""
-
-    verdict: Verdict
-    linked: tuple[int, ...] = ()
-    """Heights whose links to the block below are proven now, and were not before."""

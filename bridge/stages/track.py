@@ -192,6 +192,7 @@ class Tracker:
         for note in notes:
             self._heights.note(note, now, at_ns)
         self._heights.tick(now, at_ns)
+        self._link(self._heights.take_linked())
         self._receipts.tick(now)
         await self._commit(now, at_ns)
 
@@ -279,23 +280,27 @@ class Tracker:
         else:
             found = verify(message, below)
         now = time.monotonic()
-        judged = self._heights.block(height, found, header.previousKeyMerkleRoot, way, now, at_ns)
-        self._metrics.block_judged(judged.verdict)
-        if judged.verdict is Verdict.ADOPTED:
+        verdict = self._heights.block(height, found, header.previousKeyMerkleRoot, way, now, at_ns)
+        self._metrics.block_judged(verdict)
+        if verdict is Verdict.ADOPTED:
             self._receipts.forget()
-        if judged.verdict in _ACCOUNTED:
+        linked = self._heights.take_linked()
+        if verdict in _ACCOUNTED:
             self._receipts.block(
                 message,
                 message.directoryBlock.keyMerkleRoot,
-                links_verified=height in judged.linked,
+                links_verified=height in linked,
                 way=way,
                 now=now,
             )
-        for each in judged.linked:
-            self._receipts.linked(each)
+        self._link(linked)
         # Blocks come in pages when they are replayed, and each takes half a millisecond.
         with self._flight.waiting():
             await asyncio.sleep(0)
+
+    def _link(self, linked: list[int]) -> None:
+        for height in linked:
+            self._receipts.linked(height)
 
     # What comes of it
 

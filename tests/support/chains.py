@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bridge.core.alerts import alert_of
 from bridge.core.hashing import ZERO_HASH
-from bridge.core.heights import Bounds, Heights, Judged
+from bridge.core.heights import Bounds, Heights, Verdict
 from bridge.core.signals import Signal, Trouble
 from bridge.core.verify import Failure, Links, Verification
 from bridge.model import Note, Way
@@ -98,12 +98,12 @@ class FedHeights:
 
     def block(
         self, height: int, *, way: Way = Way.LIVE, chain: MadeChain | None = None, wrong: str = ""
-    ) -> Judged:
+    ) -> Verdict:
         """Feed the block of `height`."""
         made = (chain or self.chain).block(height)
         return self.made(made, *([wrong] if wrong else []), way=way)
 
-    def made(self, made: Made, *wrong: str, way: Way = Way.LIVE) -> Judged:
+    def made(self, made: Made, *wrong: str, way: Way = Way.LIVE) -> Verdict:
         """Feed a block."""
         verified = verification(made, self.heights.links_below(made.height), *wrong)
         return self.heights.block(

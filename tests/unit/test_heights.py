@@ -29,6 +29,7 @@ def fed() -> FedHeights:
     fed.told(10)
     fed.live(10, 11, 12)
     fed.take()
+    fed.heights.take_linked()
     return fed
 
 
@@ -51,25 +52,27 @@ def ranges(fed: FedHeights) -> list[tuple[int, int]]:
 def test_blocks_in_order_are_new_and_prove_their_links() -> None:
     fed = FedHeights()
     fed.told(10)
-    assert fed.block(10) == (Verdict.NEW, ())
-    assert fed.block(11) == (Verdict.NEW, (11,))
+    assert (fed.block(10), fed.heights.take_linked()) == (Verdict.NEW, [])
+    assert (fed.block(11), fed.heights.take_linked()) == (Verdict.NEW, [11])
+    assert fed.heights.take_linked() == []
     assert (fed.heights.floor, fed.heights.highest, fed.missing()) == (10, 11, [])
 
 
 def test_a_chain_from_its_beginning_is_proven_from_its_beginning() -> None:
     fed = FedHeights()
     fed.told(1)
-    assert fed.block(0) == (Verdict.NEW, (0,))
-    assert fed.block(1) == (Verdict.NEW, (1,))
+    assert (fed.block(0), fed.heights.take_linked()) == (Verdict.NEW, [0])
+    assert (fed.block(1), fed.heights.take_linked()) == (Verdict.NEW, [1])
 
 
 def test_a_block_that_comes_again_is_repeated_and_changes_nothing(fed: FedHeights) -> None:
-    assert {fed.block(height).verdict for height in (10, 11, 12)} == {Verdict.REPEATED}
+    assert {fed.block(height) for height in (10, 11, 12)} == {Verdict.REPEATED}
     assert fed.take() == []
 
 
 def test_the_block_below_the_first_one_extends_the_chain_downwards(fed: FedHeights) -> None:
-    assert fed.block(9, way=Way.REPLAY) == (Verdict.NEW, (10,))
+    assert fed.block(9, way=Way.REPLAY) is Verdict.NEW
+    assert fed.heights.take_linked() == [10]
     assert (fed.heights.floor, fed.missing()) == (9, [])
 
 
@@ -90,7 +93,7 @@ def test_what_links_need_is_kept_at_the_edges(fed: FedHeights) -> None:
 def test_what_a_later_verification_knows_more_is_kept_at_an_edge(fed: FedHeights) -> None:
     made = MadeChain().block(12)
     more = replace(made.links, ledger_key=b"l" * 32, credit_full_hash=b"c" * 32)
-    assert fed.made(made._replace(links=more)).verdict is Verdict.REPEATED
+    assert fed.made(made._replace(links=more)) is Verdict.REPEATED
     assert fed.heights.links_below(13) == more
     fed.block(12)
     assert fed.heights.links_below(13) == more
@@ -136,8 +139,10 @@ def test_a_gap_is_resolved_at_once_when_its_last_height_comes(fed: FedHeights) -
     fed.live(15)
     fed.wait(AFTER_GRACE)
     fed.take()
-    assert fed.block(13, way=Way.REPLAY).verdict is Verdict.LATE
-    assert fed.block(14, way=Way.API) == (Verdict.LATE, (14, 15))
+    assert fed.block(13, way=Way.REPLAY) is Verdict.LATE
+    assert fed.heights.take_linked() == [13]
+    assert fed.block(14, way=Way.API) is Verdict.LATE
+    assert fed.heights.take_linked() == [14, 15]
     (resolved,) = fed.take()
     assert (resolved.status, resolved.how, resolved.count) == (Status.RESOLVED, Way.API, 0)
     fed.wait(100)
@@ -283,10 +288,10 @@ def test_an_older_block_that_comes_late_does_not_take_the_cause_away(
 
 
 def test_a_block_that_does_not_link_leaves_its_height_missing(fed: FedHeights) -> None:
-    assert fed.block(13, chain=OTHER).verdict is Verdict.UNLINKED
+    assert fed.block(13, chain=OTHER) is Verdict.UNLINKED
     assert (fed.heights.highest, fed.missing()) == (12, [13])
     assert cause(fed) is Cause.UNLINKED
-    assert fed.block(13) == (Verdict.LATE, (13,))
+    assert (fed.block(13), fed.heights.take_linked()) == (Verdict.LATE, [13])
     assert said(fed) == [("resolved", 0, 0)]
 
 
@@ -294,7 +299,7 @@ def test_a_gap_takes_the_cause_of_a_block_that_does_not_link(fed: FedHeights) ->
     fed.live(15)
     fed.wait(AFTER_GRACE)
     fed.take()
-    assert fed.block(14, chain=OTHER).verdict is Verdict.UNLINKED
+    assert fed.block(14, chain=OTHER) is Verdict.UNLINKED
     fed.wait(10)
     (updated,) = fed.take()
     assert (updated.status, updated.cause) == (Status.UPDATED, Cause.UNLINKED)
@@ -302,7 +307,7 @@ def test_a_gap_takes_the_cause_of_a_block_that_does_not_link(fed: FedHeights) ->
 
 def test_a_block_that_names_another_full_hash_does_not_link(fed: FedHeights) -> None:
     made = MadeChain().block(13)._replace(previous_full_hash=b"f" * 32)
-    assert fed.made(made).verdict is Verdict.UNLINKED
+    assert fed.made(made) is Verdict.UNLINKED
 
 
 # The tail
@@ -349,7 +354,7 @@ def test_a_tip_far_above_is_one_alert_and_no_gap(fed: FedHeights) -> None:
 
 
 def test_a_block_far_ahead_waits_until_a_minute_speaks_for_it(fed: FedHeights) -> None:
-    assert fed.block(20).verdict is Verdict.DOUBTED
+    assert fed.block(20) is Verdict.DOUBTED
     assert fed.heights.links_below(21) == MadeChain().block(20).links
     assert (fed.heights.highest, fed.missing()) == (12, [])
     fed.told(21)
@@ -369,21 +374,39 @@ def test_a_block_far_ahead_waits_until_a_minute_speaks_for_it(fed: FedHeights) -
 def test_other_things_speak_for_a_block_too(
     fed: FedHeights, speak: Callable[[FedHeights], object]
 ) -> None:
-    assert fed.block(20).verdict is Verdict.DOUBTED
+    assert fed.block(20) is Verdict.DOUBTED
     speak(fed)
-    assert fed.block(20).verdict is Verdict.REPEATED
+    assert fed.block(20) is Verdict.REPEATED
+
+
+@pytest.mark.parametrize(
+    "speak",
+    [
+        lambda fed: fed.told(1),
+        lambda fed: fed.note(Tip(0)),
+        lambda fed: fed.wait(BOUNDS.doubt),
+        lambda fed: fed.block(1),
+    ],
+    ids=["minute", "tip", "time", "block above"],
+)
+def test_whatever_ends_a_doubt_proves_links(speak: Callable[[FedHeights], object]) -> None:
+    fed = FedHeights()
+    assert fed.block(0) is Verdict.DOUBTED
+    speak(fed)
+    fed.block(1)
+    assert fed.heights.take_linked() == [0, 1]
 
 
 def test_a_block_for_whose_height_a_minute_was_told_is_believed_at_once(fed: FedHeights) -> None:
     fed.told(20)
-    assert fed.block(20).verdict is Verdict.NEW
+    assert fed.block(20) is Verdict.NEW
 
 
 def test_a_forged_block_does_not_become_true_when_the_chain_comes_near(fed: FedHeights) -> None:
     fed.block(16, chain=OTHER)
     fed.live(13, 14, 15, 16)
     assert (fed.heights.highest, fed.missing()) == (16, [])
-    assert fed.block(16).verdict is Verdict.REPEATED
+    assert fed.block(16) is Verdict.REPEATED
     fed.wait(200)
     assert [each for each in fed.take() if each.trouble is not Trouble.STALLED] == []
 
@@ -409,7 +432,7 @@ def test_a_doubted_block_is_forgotten_with_one_alert(
 
 def test_a_forged_first_block_does_not_hide_the_true_chain() -> None:
     fed = FedHeights()
-    assert fed.block(4_000_000_000, chain=OTHER).verdict is Verdict.DOUBTED
+    assert fed.block(4_000_000_000, chain=OTHER) is Verdict.DOUBTED
     fed.told(10)
     fed.live(10, 12)
     assert (fed.heights.floor, fed.heights.highest, fed.missing()) == (10, 12, [11])
@@ -425,22 +448,23 @@ def test_of_two_doubted_blocks_that_contradict_the_first_is_believed_in_the_end(
     fed.block(6, chain=MadeChain("third"))
     fed.wait(BOUNDS.doubt + 1)
     assert list(fed.heights._chain.present) == [(5, 5), (10, 12)]
-    assert fed.block(5).verdict is Verdict.REPEATED
+    assert fed.block(5) is Verdict.REPEATED
     assert fed.heights.dropped == 2
 
 
 def test_blocks_that_link_speak_for_each_other() -> None:
     fed = FedHeights()
-    assert fed.block(0, way=Way.REPLAY).verdict is Verdict.DOUBTED
-    assert fed.block(1, way=Way.REPLAY) == (Verdict.NEW, (0, 1))
-    assert fed.block(2, way=Way.REPLAY) == (Verdict.NEW, (2,))
+    assert fed.block(0, way=Way.REPLAY) is Verdict.DOUBTED
+    assert fed.block(1, way=Way.REPLAY) is Verdict.NEW
+    assert fed.block(2, way=Way.REPLAY) is Verdict.NEW
+    assert fed.heights.take_linked() == [0, 1, 2]
     assert (fed.heights.floor, fed.heights.highest) == (0, 2)
 
 
 def test_a_height_too_far_ahead_is_one_alert_whatever_the_minutes_say(fed: FedHeights) -> None:
     for height in (2**32 - 2, 2**32 - 1):
         fed.told(height)
-        assert fed.block(height).verdict is Verdict.DOUBTED
+        assert fed.block(height) is Verdict.DOUBTED
     assert troubles(fed.take()) == [("jump", "unresolved", 2**32 - 2)]
     assert (fed.heights.highest, fed.missing()) == (12, [])
     fed.live(13, 14, 15)
@@ -467,7 +491,7 @@ def test_doubted_blocks_are_bounded_and_counted(fed: FedHeights) -> None:
 @pytest.mark.parametrize("wrong", ["key-merkle-root", "admin-block", "entry"])
 def test_a_block_whose_hashes_do_not_hold_counts_as_not_come(fed: FedHeights, wrong: str) -> None:
     for _ in range(2):
-        assert fed.block(13, wrong=wrong).verdict is Verdict.UNVERIFIED
+        assert fed.block(13, wrong=wrong) is Verdict.UNVERIFIED
     assert (fed.heights.highest, fed.heights.key_above(12)) == (12, None)
     assert troubles(fed.take()) == [("unverified", "opened", 13)]
     fed.live(13)
@@ -485,7 +509,7 @@ def test_unverified_blocks_are_bounded_and_counted(fed: FedHeights) -> None:
 def test_a_block_of_another_network_counts_as_not_come(fed: FedHeights) -> None:
     foreign = MadeChain("foreign", network=7)
     for height in (13, 14):
-        assert fed.block(height, chain=foreign).verdict is Verdict.OTHER_NETWORK
+        assert fed.block(height, chain=foreign) is Verdict.OTHER_NETWORK
     assert troubles(fed.take()) == [("network", "opened", 13)]
     fed.live(13, 14)
     fed.block(15, chain=foreign)
@@ -499,16 +523,16 @@ def test_another_key_for_a_height_that_is_there_is_told_once_for_the_whole_chain
     fed = FedHeights()
     fed.told(10)
     fed.live(10, 11, 12, 13, 14, 15)
-    assert fed.block(13, chain=FORK).verdict is Verdict.OTHER_CHAIN
-    assert fed.block(14, chain=FORK).verdict is Verdict.OTHER_CHAIN
-    assert fed.block(14, chain=FORK).verdict is Verdict.OTHER_CHAIN
-    assert fed.block(15, chain=FORK).verdict is Verdict.OTHER_CHAIN
+    assert fed.block(13, chain=FORK) is Verdict.OTHER_CHAIN
+    assert fed.block(14, chain=FORK) is Verdict.OTHER_CHAIN
+    assert fed.block(14, chain=FORK) is Verdict.OTHER_CHAIN
+    assert fed.block(15, chain=FORK) is Verdict.OTHER_CHAIN
     assert troubles(fed.take()) == [("regression", "opened", 13)]
     fed.live(16)
     # Its count begins anew, because ours went on.
     for height in (16, 17):
-        assert fed.block(height, chain=FORK).verdict is Verdict.OTHER_CHAIN
-    assert (fed.heights.highest, fed.block(15).verdict) == (16, Verdict.REPEATED)
+        assert fed.block(height, chain=FORK) is Verdict.OTHER_CHAIN
+    assert (fed.heights.highest, fed.block(15)) == (16, Verdict.REPEATED)
     fed.live(17, 18, 19)
     assert troubles(fed.take()) == [("regression", "resolved", 13)]
 
@@ -517,7 +541,7 @@ def test_a_chain_that_goes_on_while_ours_does_not_is_adopted(fed: FedHeights) ->
     fed.live(20)
     fed.wait(AFTER_GRACE)
     fed.take()
-    verdicts = [fed.block(height, chain=OTHER).verdict for height in (10, 11, 12, 13)]
+    verdicts = [fed.block(height, chain=OTHER) for height in (10, 11, 12, 13)]
     assert verdicts == [Verdict.OTHER_CHAIN] * 3 + [Verdict.ADOPTED]
     assert (fed.heights.floor, fed.heights.highest, fed.missing()) == (10, 13, [])
     regression, gap, over = sorted(fed.take(), key=lambda each: each.trouble is Trouble.GAP)[:3]
@@ -536,7 +560,7 @@ def test_a_chain_that_goes_on_while_ours_does_not_is_adopted(fed: FedHeights) ->
     assert (opened.id, opened.missing) == ("15-19-1", ((15, 19),))
     fed.restart()
     assert (fed.heights.floor, fed.heights.highest) == (10, 20)
-    assert fed.block(12, chain=MadeChain()).verdict is Verdict.OTHER_CHAIN
+    assert fed.block(12, chain=MadeChain()) is Verdict.OTHER_CHAIN
 
 
 def test_a_chain_that_starts_again_from_nothing_is_adopted() -> None:
@@ -545,8 +569,8 @@ def test_a_chain_that_starts_again_from_nothing_is_adopted() -> None:
     fed.live(0, 1, 2, 3, 4, 5, 6, 7)
     again = MadeChain("again")
     judged = [fed.block(height, chain=again) for height in range(4)]
-    assert judged[-1] == (Verdict.ADOPTED, (0, 1, 2, 3))
-    assert fed.block(4, chain=again) == (Verdict.NEW, (4,))
+    assert (judged[-1], fed.heights.take_linked()) == (Verdict.ADOPTED, [0, 1, 2, 3])
+    assert (fed.block(4, chain=again), fed.heights.take_linked()) == (Verdict.NEW, [4])
 
 
 # Several nodes

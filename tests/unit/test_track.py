@@ -244,6 +244,23 @@ async def test_reveals_that_were_fetched_complete_their_height() -> None:
     assert last.complete
 
 
+@pytest.mark.parametrize("speaks", ["minute", "tip"])
+async def test_a_first_block_that_is_believed_later_is_complete_then(speaks: str) -> None:
+    journal = MemoryJournal()
+    tracker = tracker_of(journal)
+    async with during(tracker.run()):
+        await journal.append([run(replayed(0))])
+        await tracker.caught_up()
+        assert not receipts(journal)[-1].complete
+        if speaks == "tip":
+            tracker.tell(Tip(0))
+        else:
+            await journal.append([run(minute(1))])
+        await tracker.caught_up()
+    last = receipts(journal)[-1]
+    assert (last.height, last.links_verified, last.complete) == (0, True, True)
+
+
 async def test_only_records_of_the_feed_are_heights() -> None:
     journal = MemoryJournal()
     journal.put(Group(1, 1, (run(live(1)),)))
