@@ -325,6 +325,7 @@ class Heights:
         self._holes.begin_anew(why, now, at_ns)
         self._doubts.clear()
         self._rival = None
+        # What the chain before had proven, and nobody has taken yet, is of no account now.
         self._linked = [each for block in rival.blocks for each in self._chain.add(block)]
         self._troubles.over("regression", why, at_ns)
         self._grew(way, now, at_ns)
