@@ -22,6 +22,11 @@ class Feed(Protocol):
         ...
 
     @property
+    def full(self) -> bool:
+        """Whether to refuse what cannot wait."""
+        ...
+
+    @property
     def closed(self) -> bool:
         """Whether no peer is to be let in, because the journal's disk is full."""
         ...

@@ -87,7 +87,8 @@ class FeedSettings(Section):
     max_payload_bytes: Annotated[int, Field(gt=0, le=512 * MIB)] = 32 * MIB
     """Largest event; a frame that announces more closes its connection."""
     max_buffered_bytes: Annotated[int, Field(ge=MIB)] = 128 * MIB
-    """Bytes received and not yet committed, of all peers together; above it reading pauses."""
+    """Bytes of unfinished frames, and of datagrams not yet committed: beyond it the connection with the
+    most ends, and datagrams are refused. Reading pauses long before."""
     partial_frame_seconds: Seconds = 15
     """Time in which a frame that has begun must be complete."""
     max_connections: Positive = 16
@@ -200,7 +201,7 @@ class KafkaSettings(Section):
     """Key (PEM) of our own certificate."""
     tls_key_password: SecretStr | None = None
     """Password of that key."""
-    compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
+    compression: Literal["none", "gzip", "lz4", "zstd"] = "lz4"
     """Compression of batches: less for the network and the disk, more work for the bridge."""
     batch_bytes: Annotated[int, Field(ge=16_384, le=64 * MIB)] = MIB
     """Largest batch; bounded by what the topic takes."""

@@ -53,7 +53,7 @@ class UdpReceiver(asyncio.DatagramProtocol):
         self._throttle = log.Throttle(_REFUSAL_LOG_SECONDS)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if self._feed.closed or self._feed.congested:
+        if self._feed.closed or self._feed.full:
             self._metrics.refused("datagram-congested")
             return
         peer = self._peers.get(addr)

@@ -27,16 +27,20 @@ __all__ = ["Intake"]
 _LARGE_BYTES = 256 * 1024
 """With this much waiting, a commit no longer waits for more."""
 
+_ENOUGH_BYTES = 8 * 1024 * 1024
+"""With so much waiting, larger commits are no faster: a feed that is faster than the disk waits in the
+node's socket, which is what holds it back, and not in memory."""
+
 _log = log.get("intake")
 
 
 class Intake:
     """Gathers runs and commits them, for as long as `run` is running.
 
-    `max_bytes` bounds what is handed over and not yet committed; above it the intake is congested,
-    and receivers stop reading until they are relieved. A full disk is tried again after
-    `retry_seconds`, and waited for during `patience_seconds` before the feed is closed: the node
-    gives up after 30.
+    With enough to commit it is congested, and receivers stop reading until they are relieved;
+    `max_bytes` bounds what is handed over and not yet committed where that does not help. A full
+    disk is tried again after `retry_seconds`, and waited for during `patience_seconds` before the
+    feed is closed: the node gives up after 30.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Intake:
         self._health = health
         self._network = network
         self._max_bytes = max_bytes
+        self._enough = min(max_bytes, _ENOUGH_BYTES)
         self._delay = delay_seconds
         self._runs: list[Run] = []
         self._arrived = asyncio.Event()
@@ -81,6 +86,11 @@ class Intake:
     @property
     def congested(self) -> bool:
         """Whether receivers are to stop reading."""
+        return self._bytes >= self._enough
+
+    @property
+    def full(self) -> bool:
+        """Whether receivers are to refuse what cannot wait."""
         return self._bytes >= self._max_bytes
 
     def when_relieved(self, call: Callable[[], None]) -> None:
@@ -104,7 +114,7 @@ class Intake:
             self._bytes -= sum([len(run.frames) for run in runs])
             if not self._runs:
                 self._idle.set()
-            if self._paused and self._bytes < self._max_bytes // 2:
+            if self._paused and self._bytes < self._enough // 2:
                 waiting, self._paused = self._paused, []
                 for call in waiting:
                     call()

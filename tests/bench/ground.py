@@ -24,7 +24,10 @@ from tests.brokers.nats import NatsBroker
 __all__ = ["MB", "Figures", "Ground", "Options", "environ_of", "median", "sending"]
 
 MB = 1_000_000
-_POLL_SECONDS = 0.05
+_SHARE = 0.02
+"""Of the time so far, for which a run's end may go unnoticed: asking costs the bridge."""
+_POLL_SECONDS = 0.01, 1.0
+"""The shortest and the longest time between two looks."""
 _STUCK_SECONDS = 60
 """A run in which nothing moves for so long has failed."""
 _BYTES = {"commit": 100 * MB, "mix": 150 * MB, "reveal": 300 * MB, "block": 200 * MB}
@@ -143,7 +146,7 @@ class Ground:
             cpu = bridge.cpu_seconds() - cpu
             peak = bridge.peak_bytes()
             bridge.check(feed.blocks)
-        # One clock for all processes of the machine. The end is told up to one poll late.
+        # One clock for all processes of the machine. The end is told up to one look late.
         accepted, published = accepted_at - started.value, published_at - started.value
         return Figures(
             count / accepted,
@@ -193,9 +196,11 @@ def _until(bridge: BenchBridge, count: int, *, publishes: bool) -> tuple[float, 
     Where nothing is published, the two are the same.
     """
     accepted_at = 0.0
-    last, moved_at = (-1, -1), time.perf_counter()
+    began = moved_at = time.perf_counter()
+    last = -1, -1
     while True:
-        time.sleep(_POLL_SECONDS)
+        shortest, longest = _POLL_SECONDS
+        time.sleep(min(longest, shortest + _SHARE * (time.perf_counter() - began)))
         progress = bridge.progress()
         now = time.perf_counter()
         if progress != last:

@@ -35,7 +35,7 @@ class _Feed:
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
-        self.congested = self.closed = False
+        self.congested = self.full = self.closed = False
         self._waiting: list[Callable[[], None]] = []
 
     def offer(self, run: Run) -> None:

@@ -21,12 +21,15 @@ from bridge.stages.intake import Intake
 from tests.doubles import MemoryJournal
 from tests.support.waiting import during, until
 
+MIB = 1024 * 1024
 LIMIT = 10_000
 FULL = StorageFull("no space")
 
 
 class Bench:
-    def __init__(self, journal: Journal | None = None, patience: float = 20) -> None:
+    def __init__(
+        self, journal: Journal | None = None, patience: float = 20, limit: int = LIMIT
+    ) -> None:
         self.memory = MemoryJournal()
         self.health, self.metrics = Health(), Metrics()
         self.intake = Intake(
@@ -34,7 +37,7 @@ class Bench:
             self.metrics,
             self.health,
             network="test",
-            max_bytes=LIMIT,
+            max_bytes=limit,
             delay_seconds=0.001,
             retry_seconds=0.001,
             patience_seconds=patience,
@@ -186,6 +189,16 @@ async def test_with_too_much_waiting_it_is_congested_until_half_of_it_is_committ
     assert [len(attempt) for attempt in bench.memory.attempts] == [10, 8]
     assert relieved == [18]
     assert bench.memory.runs == bench.offered
+
+
+async def test_reading_pauses_long_before_datagrams_are_refused() -> None:
+    bench = Bench(limit=32 * MIB)
+    seen = []
+    for _ in range(32):
+        bench.offer(size=MIB)
+        seen.append((bench.intake.congested, bench.intake.full))
+    assert seen.index((True, False)) == 7
+    assert seen.index((True, True)) == 31
 
 
 async def test_a_relief_is_called_once() -> None:

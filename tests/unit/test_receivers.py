@@ -32,7 +32,7 @@ class _Feed:
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
-        self.congested = self.closed = False
+        self.congested = self.full = self.closed = False
 
     def offer(self, run: Run) -> None:
         self.payloads += [payload for _, payload in split_frames(run.frames)]
@@ -261,6 +261,16 @@ def test_datagrams_of_others_are_refused_and_never_kept(
         receiver.datagram_received(b"\1", (host, 7))
     assert _peers(metrics) == peers
     assert _refused(metrics, "not-allowed") == refused
+
+
+def test_datagrams_are_refused_when_the_journal_is_far_behind_and_not_before() -> None:
+    receiver, metrics = _udp()
+    receiver._feed.congested = True  # type: ignore[misc]
+    receiver.datagram_received(b"\1", (_NODE, 7))
+    assert _refused(metrics, "datagram-congested") == 0
+    receiver._feed.full = True  # type: ignore[misc]
+    receiver.datagram_received(b"\1", (_NODE, 7))
+    assert _refused(metrics, "datagram-congested") == 1
 
 
 def test_the_65th_udp_peer_takes_the_place_of_the_one_longest_silent() -> None:
