@@ -24,6 +24,7 @@ import google_crc32c
 
 from bridge.core.flight import Flight
 from bridge.core.groups import pack, unpack
+from bridge.core.hot import Hot
 from bridge.errors import StorageDamaged, StorageFull
 from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, fold, one, read_only, refuse
 from bridge.journal.marks import Marks
@@ -53,6 +54,9 @@ _TRIM_ROWS = 64
 _ROOM_ROWS = 1_000
 """The same where nothing can be committed meanwhile: the fewer transactions, the less room."""
 
+_HOT_BYTES = 4 * 1024 * 1024
+"""Of what was committed last, kept in memory for readers that keep up."""
+
 _FOR_ALERTS = 4
 """Slices of the reserve that trimming leaves."""
 
@@ -79,6 +83,7 @@ class Journal:
         self._write_thread = ThreadPoolExecutor(1, "journal-writer")
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
         self._grown = asyncio.Event()
+        self._hot = Hot(_HOT_BYTES)
         self.cut_off = 0
         """Transactions that were accepted, and lost to damage of the WAL."""
         self.flight = Flight.unkept()
@@ -124,7 +129,8 @@ class Journal:
 
     async def read(self, after: int, max_bytes: int) -> list[Group]:
         """See `ports.Journal`."""
-        return await self._in(self._read_thread, self._read, after, max_bytes)
+        hot = self._hot.read(after, max_bytes)
+        return hot or await self._in(self._read_thread, self._read, after, max_bytes)
 
     def _read(self, after: int, max_bytes: int) -> list[Group]:
         groups: list[Group] = []
@@ -163,19 +169,18 @@ class Journal:
         """See `ports.Journal`."""
         write = self._commit_urgently if urgent else self._commit_within_cap
         try:
-            head = await self._in(self._write_thread, write, runs)
+            groups = await self._in(self._write_thread, write, runs)
         except StorageFull:
             await self._in(self._write_thread, self._make_room)
-            head = await self._in(self._write_thread, write, runs)
-        self._grow(head)
-        return head
+            groups = await self._in(self._write_thread, write, runs)
+        self._grow(groups)
+        return groups[-1].last
 
     async def advance(
         self, reader: str, seq: int, runs: Sequence[Run], items: Mapping[str, bytes | None]
     ) -> None:
         """See `ports.Journal`."""
-        head = await self._in(self._write_thread, self._commit, runs, (reader, seq, items))
-        self._grow(head)
+        self._grow(await self._in(self._write_thread, self._commit, runs, (reader, seq, items)))
 
     def items(self, reader: str) -> list[tuple[str, bytes]]:
         """See `ports.Journal`."""
@@ -215,9 +220,10 @@ class Journal:
         if self._readers != self._durable:
             await self._in(self._write_thread, self._commit)
 
-    def _grow(self, head: int) -> None:
-        if head > self.head:
-            self.head = head
+    def _grow(self, groups: Sequence[Group]) -> None:
+        self._hot.add(groups)
+        if groups and groups[-1].last > self.head:
+            self.head = groups[-1].last
             grown, self._grown = self._grown, asyncio.Event()
             grown.set()
 
@@ -228,10 +234,10 @@ class Journal:
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
-    def _commit_urgently(self, runs: Sequence[Run]) -> int:
+    def _commit_urgently(self, runs: Sequence[Run]) -> list[Group]:
         return self._reserve.spend(partial(self._commit, runs))
 
-    def _commit_within_cap(self, runs: Sequence[Run]) -> int:
+    def _commit_within_cap(self, runs: Sequence[Run]) -> list[Group]:
         self._respect_cap()
         return self._commit(runs)
 
@@ -239,8 +245,8 @@ class Journal:
         self,
         runs: Sequence[Run] = (),
         advance: tuple[str, int, Mapping[str, bytes | None]] | None = None,
-    ) -> int:
-        head = self._written
+    ) -> list[Group]:
+        head, groups = self._written, list[Group]()
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
         write = self._writer.execute
         try:
@@ -251,6 +257,7 @@ class Journal:
                     "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
                     (row.first, row.records, row.checksum, row.head, row.frames),
                 )
+                groups.append(Group(head + 1, head + row.records, tuple(part)))
                 head += row.records
             for name, seq in moved.items():
                 write(_MOVE, (name, seq, self._states.get(name)))
@@ -271,7 +278,7 @@ class Journal:
         if advance:
             # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
             self._durable[advance[0]] = self._readers[advance[0]] = advance[1]
-        return head
+        return groups
 
     def _roll_back(self) -> None:
         if not self._writer.get_autocommit():

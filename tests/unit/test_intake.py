@@ -13,7 +13,7 @@ from bridge.errors import StorageDamaged, StorageFull
 from bridge.health import Health
 from bridge.journal import open_journal
 from bridge.metrics import Metrics
-from bridge.model import Kind, Run
+from bridge.model import Group, Kind, Run
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.ports import Journal
 from bridge.settings import JournalSettings
@@ -228,7 +228,7 @@ async def test_cancelling_never_loses_a_commit_in_progress(tmp_path: Path) -> No
         append = journal._commit
         loop = asyncio.get_running_loop()
 
-        def slow(*arguments: Any) -> int:
+        def slow(*arguments: Any) -> list[Group]:
             loop.call_soon_threadsafe(begun.set)
             return append(*arguments)
 

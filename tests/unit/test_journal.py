@@ -58,6 +58,11 @@ async def fill(journal: Journal, count: int, *, size: int = 0) -> None:
         await journal.append([numbered(journal.head + 1, size=size)])
 
 
+async def stored(journal: Journal, after: int = 0, most: int = EVERYTHING) -> list[Group]:
+    """Read as a reader does that does not keep up: from the disk."""
+    return await journal._in(journal._read_thread, journal._read, after, most)
+
+
 # Writing and reading
 
 
@@ -77,6 +82,38 @@ async def test_reading_goes_on_after_any_record_and_stops_at_the_size_asked(tmp_
         assert firsts == {0: [1], 1: [2], 2: [2], 3: [2], 4: [5], 5: [5], 6: []}
         assert [g.first for g in await journal.read(0, 4100)] == [1, 2]
         assert held(await journal.read(0, EVERYTHING)) == right(1, 6)
+
+
+async def test_whoever_keeps_up_reads_what_is_on_the_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        for count in (1, 3, 2, 1, 5):
+            runs = [numbered(journal.head + 1, count, size=1000), run_of(b"x", peer="udp/1")]
+            await journal.append(runs)
+        await journal.advance("tracker", 3, [numbered(journal.head + 1)], {})
+        for after in range(journal.head + 1):
+            for most in (0, 3000, EVERYTHING):
+                hot = journal._hot.read(after, most)
+                assert hot == await stored(journal, after, most) == await journal.read(after, most)
+
+
+async def test_what_is_kept_for_those_who_keep_up_is_bounded(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        await fill(journal, 60, size=100_000)
+        assert journal._hot._bytes <= 4 * MIB
+        assert journal._hot.read(0, EVERYTHING) == []
+        assert held(await journal.read(0, EVERYTHING)) == right(1, 60)
+        await fill(journal, 1, size=5 * MIB)
+        assert journal._hot._bytes == 0
+        assert held(await journal.read(60, EVERYTHING)) == right(61, 61)
+
+
+async def test_a_commit_of_which_nobody_was_told_leaves_no_hole(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        await fill(journal, 2)
+        journal._commit([numbered(3)])
+        await fill(journal, 1)
+        await journal.append([numbered(5)])
+        assert held(await journal.read(0, EVERYTHING)) == [*right(1, 3), (4, b"3"), (5, b"5")]
 
 
 async def test_a_large_commit_is_several_groups(tmp_path: Path) -> None:
@@ -186,7 +223,7 @@ def _no_state(action: int, table: str | None, *others: str | None) -> int:
 
 
 async def first_kept(journal: Journal) -> int:
-    groups = await journal.read(0, 0)
+    groups = await stored(journal, most=0)
     return groups[0].first if groups else journal.head + 1
 
 
@@ -208,7 +245,7 @@ async def test_trimming_stays_behind_the_slowest_reader(tmp_path: Path) -> None:
             assert await trimmed(journal) == kept
         assert journal.head == 10
         await fill(journal, 1)
-        assert held(await journal.read(9, EVERYTHING)) == right(11, 11)
+        assert held(await stored(journal, 9)) == right(11, 11)
 
 
 async def test_the_numbers_go_on_after_all_was_trimmed_and_reopened(tmp_path: Path) -> None:
@@ -364,11 +401,11 @@ async def test_a_damaged_group_is_told_and_its_neighbours_are_read(
         for _ in range(3):
             await journal.append([numbered(journal.head + 1, 3, size=5)])
         journal._writer.execute(f"UPDATE groups SET {change} WHERE first = 4")
-        one, two, three = await journal.read(0, EVERYTHING)
+        one, two, three = await stored(journal)
         assert (two.first, two.last, two.runs) == (4, 6, ())
         assert two.damaged
         assert held([one, three]) == right(1, 3) + right(7, 9)
-        assert (await journal.read(5, EVERYTHING))[0].damaged
+        assert (await stored(journal, 5))[0].damaged
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 7, 100])
@@ -379,7 +416,7 @@ async def test_a_damaged_count_hides_no_good_record(tmp_path: Path, count: int) 
         journal._writer.execute("UPDATE groups SET count = ? WHERE first = 4", (count,))
         after, found, damaged = 0, [], 0
         # As a lane reads: on from the last record of the last group.
-        while after < journal.head and (groups := await journal.read(after, 0)):
+        while after < journal.head and (groups := await stored(journal, after, 0)):
             found += held(groups)
             damaged += bool(groups[-1].damaged)
             after = groups[-1].last
