@@ -1,11 +1,11 @@
 /* What is done for each event of the feed, where Python's own speed would be the limit.
  *
  * Functions for the steps that see every event. They know the form in which nodes send commits, reveals
- * and state changes, and no other, and JSON of all kinds: what is not exactly of the form that
- * protobuf's serialiser writes, and all other kinds, they leave to the Python beside them (`framing`, `render`, `asjson`, `peek`, `natswire`,
- * `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged input: it
- * only has to recognise what is sound. tests/properties/test_native_properties.py holds the two
- * together.
+ * and state changes, and of all kinds that which protobuf's serialiser writes. What is not exactly of
+ * that form they leave to the Python beside them (`framing`, `decode`, `render`, `asjson`, `peek`,
+ * `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged
+ * input: it only has to recognise what is sound. tests/properties/test_native_properties.py holds the
+ * two together.
  *
  * Each pointer into bytes is a View, and every read from one is checked against its end.
  */
@@ -330,7 +330,7 @@ static int append(Buffer *buffer, Text text)
     return place != NULL;
 }
 
-/* JSON, as asjson.JsonWriter writes it, with bytes in hex
+/* Any message of the schema, and JSON, as asjson.JsonWriter writes it, with bytes in hex
  *
  * table(fields) -> a table of the fields of a message type, in the order of their numbers. Each is
  * (tag, type, recurs, keeps, name, of): the tag as it stands on the wire, one of the types below, whether
@@ -536,6 +536,79 @@ static PyObject *json(PyObject *self, PyObject *args)
     PyObject *text = table ? json_text(table, (View){start, start + buffer.len}) : NULL;
     PyBuffer_Release(&buffer);
     return text || PyErr_Occurred() ? text : Py_NewRef(Py_None);
+}
+
+/* form(table, data) -> (parts, last)
+ *
+ * Return how many fields `data` has, those of its messages included, if it is exactly what protobuf's
+ * serialiser writes, and where the content of its last field begins; (0, 0) where it is for the long
+ * way, or empty. */
+
+static Py_ssize_t form_object(const Table *table, View view, const uint8_t **last);
+
+/* How many fields one value has, itself included; 0: not of the one form. */
+static Py_ssize_t form_value(const Field *field, View *view, const uint8_t **last)
+{
+    static const uint64_t most[] = {INT32_MAX, UINT32_MAX, INT64_MAX, 1, INT32_MAX};
+    View part;
+    Facts at;
+    uint64_t value;
+    const uint8_t *within;
+    *last = view->at;
+    switch (field->type) {
+    case OCTETS:
+    case STRING:
+        if (!slice(view, &part))
+            return 0;
+        *last = part.at;
+        return part.at < part.end || field->keeps;
+    case TIME:
+        return instant(view, &at);
+    case MESSAGE:
+        if (!slice(view, &part))
+            return 0;
+        *last = part.at;
+        return 1 + form_object(field->inner, part, &within);
+    default:
+        return varint(view, &value) && value <= most[field->type] && (value || field->keeps);
+    }
+}
+
+/* How many fields there are; so few that the sum is below 0 where it is not of the one form. */
+static Py_ssize_t form_object(const Table *table, View view, const uint8_t **last)
+{
+    Py_ssize_t parts = 0;
+    const Field *field = table->fields, *end = field + table->count;
+    for (; view.at < view.end; field++) {
+        uint64_t tag;
+        if (!varint(&view, &tag))
+            return PY_SSIZE_T_MIN / 2;
+        while (field < end && field->tag != tag)
+            field++;
+        if (field == end)
+            return PY_SSIZE_T_MIN / 2;
+        do {
+            Py_ssize_t of_value = form_value(field, &view, last);
+            if (of_value <= 0)
+                return PY_SSIZE_T_MIN / 2;
+            parts += of_value;
+        } while (field->recurs && recurs(&view, tag));
+    }
+    return parts;
+}
+
+static PyObject *form(PyObject *self, PyObject *args)
+{
+    PyObject *capsule;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "Oy*", &capsule, &buffer))
+        return NULL;
+    const Table *table = PyCapsule_GetPointer(capsule, TABLE);
+    const uint8_t *start = buffer.buf, *last = start;
+    Py_ssize_t parts = table ? form_object(table, (View){start, start + buffer.len}, &last) : 0;
+    Py_ssize_t place = parts > 0 ? last - start : 0;
+    PyBuffer_Release(&buffer);
+    return table ? Py_BuildValue("nn", parts > 0 ? parts : 0, place) : NULL;
 }
 
 /* SHA-256 of `data` behind what `begun` has hashed: as hex digits, or as bytes. */
@@ -992,6 +1065,7 @@ static PyMethodDef methods[] = {
     {"whole", whole, METH_VARARGS, NULL},
     {"table", table, METH_O, NULL},
     {"json", json, METH_VARARGS, NULL},
+    {"form", form, METH_VARARGS, NULL},
     {"events", events, METH_VARARGS, NULL},
     {"identities", identities, METH_VARARGS, NULL},
     {"records", records, METH_VARARGS, NULL},

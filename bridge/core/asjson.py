@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.core.native import native
+from bridge.core.tables import Tables
 from bridge.errors import DecodeError
 
 __all__ = ["JsonWriter", "rfc3339"]
@@ -37,22 +38,6 @@ _STRINGS_IN_JSON = {
 _UNBOUNDED = {FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE}
 
 _LARGE_BYTES = 65_536
-
-_VARINT, _SIZED = 0, 2
-"""Wire types."""
-
-_ENUM, _OCTETS, _TIME, _MESSAGE = 4, 5, 7, 8
-_TYPES = {
-    FieldDescriptor.TYPE_INT32: 0,
-    FieldDescriptor.TYPE_UINT32: 1,
-    FieldDescriptor.TYPE_INT64: 2,
-    FieldDescriptor.TYPE_UINT64: 2,
-    FieldDescriptor.TYPE_BOOL: 3,
-    FieldDescriptor.TYPE_ENUM: _ENUM,
-    FieldDescriptor.TYPE_BYTES: _OCTETS,
-    FieldDescriptor.TYPE_STRING: 6,
-}
-"""As `_native.c` numbers them; all the schema has."""
 
 Write = Callable[[Any], Any]
 
@@ -88,7 +73,7 @@ class JsonWriter:
         self._bytes: Write = _hex if json_bytes == "hex" else _base64
         self._writers: dict[str, Write] = {}
         self._compiled = compiled if json_bytes == "hex" else None
-        self._tables: dict[str, Any] = {}
+        self._tables = Tables(self._compiled) if self._compiled is not None else None
 
     def write(self, message: Message, data: bytes | None = None) -> bytes:
         """Return `message`, which is serialised as `data`, as UTF-8 JSON.
@@ -104,28 +89,7 @@ class JsonWriter:
 
     def table(self, descriptor: Any) -> Any:
         """Return what tells the compiled part of the messages of a type; None where there is none."""
-        if self._compiled is None:
-            return None
-        found = self._tables.get(descriptor.full_name)
-        if found is None:
-            fields = sorted(descriptor.fields, key=lambda field: field.number)
-            found = self._compiled.table(tuple(map(self._row, fields)))
-            self._tables[descriptor.full_name] = found
-        return found
-
-    def _row(self, field: Any) -> tuple[int, int, bool, bool, bytes, Any]:
-        """Return what is told of a field: as in `_native.c`. No type of the schema holds itself."""
-        type_, of = _TYPES.get(field.type, _MESSAGE), None
-        if type_ == _ENUM:
-            values = field.enum_type.values_by_number.items()
-            of = {number: orjson.dumps(value.name) for number, value in values}
-        elif type_ == _MESSAGE and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name:
-            type_ = _TIME
-        elif type_ == _MESSAGE:
-            of = self.table(field.message_type)
-        keeps = field.is_repeated or field.has_presence
-        tag = field.number << 3 | (_SIZED if type_ >= _OCTETS else _VARINT)
-        return tag, type_, field.is_repeated, keeps, orjson.dumps(field.json_name) + b":", of
+        return None if self._tables is None else self._tables.of(descriptor)
 
     def _message(self, descriptor: Any) -> Write:
         name = descriptor.full_name

@@ -17,11 +17,13 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError as ProtobufError
 
 from bridge.core import gojson
+from bridge.core.native import native
+from bridge.core.tables import Tables
 from bridge.errors import DecodeError
 from bridge.model import Kind
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 
-__all__ = ["MAX_PARTS", "Event", "decode"]
+__all__ = ["MAX_PARTS", "Event", "decode", "is_light"]
 
 MAX_PARTS = 100_000
 """Fields that any payload may have; a longer one may have as many as a true block could."""
@@ -53,6 +55,10 @@ _KINDS = {
     "directoryBlockAnchor": Kind.DIRECTORY_BLOCK_ANCHOR,
 }
 _from_protobuf = FactomEvent.FromString
+_TABLE = Tables(native).of(FactomEvent.DESCRIPTOR) if native is not None else None
+
+_LIGHT_BYTES, _LIGHT_PARTS = 4 * 1024 * 1024, 20_000
+"""A payload within both is decoded and hashed in a few milliseconds."""
 
 
 class Event(NamedTuple):
@@ -76,11 +82,13 @@ def decode(payload: bytes) -> Event | None:
             `too-many-parts`, `too-costly`, or `unknown-event` (a newer node's).
     """
     # No FactomEvent begins with "{": as a protobuf tag it would open a group of field 15.
+    last = 0
     if payload[:1] == b"{":
         _bound_json(payload)
         event = gojson.parse(payload)
     else:
-        if len(payload) > MAX_PARTS * _SMALLEST_PART:
+        parts, last = _form(payload)
+        if not 0 < parts <= MAX_PARTS and len(payload) > MAX_PARTS * _SMALLEST_PART:
             _bound_parts(payload)
         try:
             event = _from_protobuf(payload)
@@ -99,8 +107,24 @@ def decode(payload: bytes) -> Event | None:
         member,
         # The schema has no maps, and so only one order; told to be deterministic, the library
         # takes twice as long to write the same bytes.
-        member.SerializeToString(),
+        payload[last:] if last else member.SerializeToString(),
     )
+
+
+def is_light(payload: bytes | memoryview) -> bool:
+    """Say whether a payload, however large, takes little memory and time to decode."""
+    return len(payload) <= _LIGHT_BYTES and 0 < _form(payload)[0] <= _LIGHT_PARTS
+
+
+def _form(payload: bytes | memoryview) -> tuple[int, int]:
+    """Return how many fields a payload has that stands as the serialiser writes it, and its member.
+
+    That is where the member's content begins. (0, 0): it does not, or there is no compiled part.
+    """
+    if native is None:
+        return 0, 0
+    found: tuple[int, int] = native.form(_TABLE, payload)
+    return found
 
 
 def _has_unknown(event: FactomEvent) -> bool:

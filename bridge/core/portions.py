@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bridge.core.decode import is_light
 from bridge.core.framing import HEADER_BYTES, split_frames
 from bridge.model import Group, Run
 
-__all__ = ["LARGE_BYTES", "is_large", "portions"]
+__all__ = ["LARGE_BYTES", "is_heavy", "is_large", "portions"]
 
 LARGE_BYTES = 256 * 1024
 """More than a receiver takes in one read; a record above it is a run of its own, or nearly."""
@@ -20,6 +21,11 @@ LARGE_BYTES = 256 * 1024
 def is_large(group: Group) -> bool:
     """Say whether `group` is to be cut. Costs nothing per record."""
     return sum([len(run.frames) for run in group.runs]) > LARGE_BYTES
+
+
+def is_heavy(part: Group) -> bool:
+    """Say whether `part`, a portion, is one large record that may take long to decode."""
+    return is_large(part) and not is_light(memoryview(part.runs[0].frames)[HEADER_BYTES:])
 
 
 def portions(group: Group) -> Iterator[Group]:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from bridge.core.careful import carefully, joined
 from bridge.core.flight import Flight
-from bridge.core.portions import is_large, portions
+from bridge.core.portions import is_heavy, is_large, portions
 from bridge.core.render import Rendered, Renderer
 from bridge.model import Group, Message
 from bridge.stages.aside import Aside
@@ -63,7 +63,7 @@ class Rendering:
     async def _in_portions(self, group: Group) -> Rendered:
         parts = []
         for part in portions(group):
-            if self._aside is not None and is_large(part) and not self._flight.bars(part):
+            if self._aside is not None and is_heavy(part) and not self._flight.bars(part):
                 parts.append(await self._aside.render(part))
             else:
                 parts.append(carefully(self._renderer, part, self._flight))

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from bridge import log
 from bridge.core.alerts import alert_of, gap_told
-from bridge.core.decode import decode
+from bridge.core.decode import decode, is_light
 from bridge.core.flight import Flight, Work
 from bridge.core.framing import frame_at, split_frames
 from bridge.core.heights import Bounds, Heights, Verdict
@@ -231,7 +231,8 @@ class Tracker:
             type_, payload, at = frame_at(frames, at)
             if type_ != RecordType.FEED:
                 continue
-            if len(payload) > LARGE_BYTES and self._aside is not None:
+            large = len(payload) > LARGE_BYTES
+            if large and self._aside is not None and not is_light(payload):
                 with self._flight.waiting():
                     found = await self._aside.peek(payload)
             else:

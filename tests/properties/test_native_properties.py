@@ -7,15 +7,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError as ProtobufError
 from hypothesis import given, settings, strategies as st
 
 from bridge.core.asjson import JsonWriter
-from bridge.core.decode import decode
+from bridge.core.decode import decode, is_light
 from bridge.core.framing import FrameDecoder, frame
 from bridge.core.native import native
 from bridge.core.peek import peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter
+from bridge.core.tables import Tables
 from bridge.errors import DecodeError, FrameError
 from bridge.model import Group, Kind, Run
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
@@ -169,6 +171,42 @@ def test_json_of_any_bytes(event: FactomEvent, data: st.DataObject) -> None:
         assert text == long.write(type(member).FromString(bytes(damaged)))
 
 
+@settings(max_examples=500, deadline=None)
+@given(some_events(), st.data())
+def test_the_form_of_any_bytes(event: FactomEvent, data: st.DataObject) -> None:
+    """Of the one form is only what the serialiser would write again, byte for byte."""
+    if native is None:
+        return
+    payload = bytearray(event.SerializeToString())
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(payload)))
+        payload[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    parts, last = native.form(Tables(native).of(FactomEvent.DESCRIPTOR), bytes(payload))
+    if not parts:
+        assert last == 0
+        return
+    try:
+        again = FactomEvent.FromString(bytes(payload))
+    except ProtobufError:
+        with pytest.raises(UnicodeDecodeError):
+            payload.decode()
+        return
+    assert again.SerializeToString() == payload
+    assert parts == _fields(again)
+    name = again.WhichOneof("event")
+    if name is not None:
+        assert getattr(again, name).SerializeToString() == payload[last:]
+
+
+def _fields(message: Any) -> int:
+    count = 0
+    for field, value in message.ListFields():
+        for each in value if field.is_repeated else [value]:
+            inner = field.message_type is not None and field.message_type.name != "Timestamp"
+            count += 1 + (_fields(each) if inner else 0)
+    return count
+
+
 def outcome(write: Callable[[], bytes]) -> bytes | str:
     try:
         return write()
@@ -179,7 +217,7 @@ def outcome(write: Callable[[], bytes]) -> bytes | str:
 def test_most_recorded_blocks_are_written_by_the_compiled_part() -> None:
     if native is None:
         return
-    short, written = JsonWriter(), []
+    short, written, of_the_form = JsonWriter(), [], []
     for payload in RECORDED:
         event = decode(payload)
         if event is not None and event.kind is Kind.DIRECTORY_BLOCK_COMMIT:
@@ -187,6 +225,9 @@ def test_most_recorded_blocks_are_written_by_the_compiled_part() -> None:
             written.append(text is not None)
             if text is not None:
                 assert text == JsonWriter(compiled=None).write(event.member)
+            if not payload.startswith(b"{"):
+                of_the_form.append(is_light(payload))
+    assert sum(of_the_form) > 0.8 * len(of_the_form) > 0
     # The rest are of the node that fills all fields with what never comes.
     assert sum(written) > 0.8 * len(written)
 
