@@ -106,18 +106,10 @@ class Receipts:
             account.reveals_missing -= self._accounts.found(account, found)
             self._note(account)
 
-    def block(
-        self,
-        message: DirectoryBlockCommit,
-        key: bytes,
-        *,
-        links_verified: bool,
-        way: Way,
-        now: float,
-    ) -> None:
+    def block(self, message: DirectoryBlockCommit, key: bytes, *, way: Way, now: float) -> None:
         """Take a block whose own hashes hold; one that came before may bring its entries now.
 
-        A block with another key takes the place of the one before.
+        A block with another key takes the place of the one before. Its links: `linked`.
         """
         height = message.directoryBlock.header.blockHeight
         standing = self._accounts.standing(height)
@@ -132,7 +124,6 @@ class Receipts:
             account = self._again(message, key, standing.recovered)
         else:
             return
-        account.links_verified |= links_verified
         if account.reveals_missing or not account.HasField("reveals_expected"):
             self._reveals(account, message, way)
         self._accounts.note(account)

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import apsw
+import google_crc32c
 
-from bridge.core.groups import Row
+from bridge.core.groups import Row, unpack
 from bridge.errors import StorageDamaged
 from bridge.journal.file import one, refuse
 from bridge.model import Run
 
-__all__ = ["checkpoints", "oldest", "parts", "row_of"]
+__all__ = ["checkpoints", "inherited", "oldest", "parts", "row_of"]
+
+_LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
 
 _ROW_BYTES = 256 * 1024
 """A commit larger than this becomes several rows, so that a reader's step stays small."""
@@ -61,6 +64,23 @@ def checkpoints(connection: apsw.Connection) -> list[tuple[str, int, bytes | Non
                 f"the journal cannot be trusted: the checkpoint of {name} is {seq}"
             )
     return found
+
+
+def inherited(connection: apsw.Connection) -> tuple[int, int]:
+    """Return the last row's first number, and the number of the last record.
+
+    A damaged row may tell any count: then the readers know better.
+
+    Raises:
+        StorageDamaged: as `checkpoints`.
+    """
+    head = max((seq for _, seq, _ in checkpoints(connection)), default=0)
+    for columns in connection.execute(_LAST):
+        row = row_of(*columns)
+        last = row.first + row.records - 1
+        whole = not unpack(row, last, google_crc32c.extend).damaged
+        return row.first, max(head, last if whole else row.first)
+    return 0, head
 
 
 def row_of(first: int, count: Any, checksum: Any, head: Any, frames: Any) -> Row:

@@ -29,14 +29,13 @@ from bridge.errors import StorageDamaged, StorageFull
 from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, fold, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
-from bridge.journal.rows import checkpoints, oldest, parts, row_of
+from bridge.journal.rows import checkpoints, inherited, oldest, parts, row_of
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
 
 __all__ = ["Journal"]
 
-_LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
 _OLD = "SELECT first FROM groups WHERE first + count - 1 <= ? ORDER BY first LIMIT ?"
 _READ = """
 SELECT first, count, checksum, head, frames,
@@ -88,7 +87,7 @@ class Journal:
         """Transactions that were accepted, and lost to damage of the WAL."""
         self.flight = Flight.unkept()
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
-        self._last_row, self.head = self._inherit()
+        self._last_row, self.head = inherited(writer)
         self._head_then = self._written = self.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
@@ -98,19 +97,6 @@ class Journal:
                 self._states[name] = state
         self._durable = dict(self._readers)
         self._marks = Marks(settings.replay_seconds, self.head)
-
-    def _inherit(self) -> tuple[int, int]:
-        """Return the last row's first number, and the number of the last record.
-
-        A damaged row may tell any count: then the readers know better.
-        """
-        head = max((seq for _, seq, _ in checkpoints(self._writer)), default=0)
-        for columns in self._writer.execute(_LAST):
-            row = row_of(*columns)
-            last = row.first + row.records - 1
-            whole = not unpack(row, last, google_crc32c.extend).damaged
-            return row.first, max(head, last if whole else row.first)
-        return 0, head
 
     # Reading
 

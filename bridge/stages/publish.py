@@ -62,7 +62,7 @@ class Lane:
         *,
         network: str = "main",
         waits: tuple[float, float] = (0.1, 10.0),
-        step_bytes: int = 1024 * 1024,
+        step_bytes: int = 512 * 1024,
         when_wedged: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the lane of `sink`.

@@ -192,7 +192,7 @@ class Tracker:
         for note in notes:
             self._heights.note(note, now, at_ns)
         self._heights.tick(now, at_ns)
-        self._link(self._heights.take_linked())
+        self._link()
         self._receipts.tick(now)
         await self._commit(now, at_ns)
 
@@ -285,22 +285,15 @@ class Tracker:
         self._metrics.block_judged(verdict)
         if verdict is Verdict.ADOPTED:
             self._receipts.forget()
-        linked = self._heights.take_linked()
         if verdict in _ACCOUNTED:
-            self._receipts.block(
-                message,
-                message.directoryBlock.keyMerkleRoot,
-                links_verified=height in linked,
-                way=way,
-                now=now,
-            )
-        self._link(linked)
+            self._receipts.block(message, message.directoryBlock.keyMerkleRoot, way=way, now=now)
+        self._link()
         # Blocks come in pages when they are replayed, and each takes half a millisecond.
         with self._flight.waiting():
             await asyncio.sleep(0)
 
-    def _link(self, linked: list[int]) -> None:
-        for height in linked:
+    def _link(self) -> None:
+        for height in self._heights.take_linked():
             self._receipts.linked(height)
 
     # What comes of it

@@ -22,7 +22,7 @@ from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
 from tests.conformance.replaying import KINDS, Published, replayed
-from tests.support.captures import CAPTURES, Capture, find_capture
+from tests.support.captures import CAPTURES, Capture, find_capture, not_here
 from tests.support.consumers import Read
 
 pytestmark = pytest.mark.brokers
@@ -40,7 +40,7 @@ async def test_a_recorded_feed_arrives_whole_and_in_order(
 ) -> None:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip(f"LOUD: the recording {name} is not on this machine (shared/captures)")
+        not_here(name)
 
     published = await replayed(capture, tmp_path / "bridge", kafka, nats_server, name in GAPS)
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]
 
 _CONNECTIONS, _SLOW, _ADDRESSES = 5_000, 200, 50
 _EVENTS_PER_SECOND = 500
-_MOST_BYTES = 256 * 1024 * 1024
+_MOST_BYTES = 256_000_000
 _MOST_LINES = 100
 _RETRY_SECONDS = 1
 _LATEST_SECONDS = 60

@@ -35,7 +35,7 @@ _GIVES_WAY = 15
 """Nice value. On two cores Kafka's start would take both from the bridge for seconds."""
 
 _COMMIT_SECONDS = 0.05
-_LARGEST_GROWTH = 32 * 1024 * 1024
+_LARGEST_GROWTH = 32_000_000
 _LATEST_ORPHAN = 2
 
 
@@ -118,7 +118,7 @@ async def fed(victim: Victim, per_second: int, *, comes_back: bool = False) -> A
         within, p99 = _commits(bridge)
         tally.notes.append(
             f"{within:.2%} of commits within {_COMMIT_SECONDS * 1000:g} ms, p99 within"
-            f" {p99 * 1000:g} ms; memory grew by {memory.growth / 2**20:.1f} MB"
+            f" {p99 * 1000:g} ms; memory grew by {memory.growth / 1e6:.1f} MB"
         )
         if p99 > _COMMIT_SECONDS and not comes_back:
             tally.late.append(f"p99 of commits was above {_COMMIT_SECONDS * 1000:g} ms")

@@ -28,6 +28,7 @@ __all__ = [
     "Ledger",
     "Step",
     "accounts_of",
+    "book",
     "commit_key",
     "event_of",
 ]
@@ -44,6 +45,19 @@ class Step(NamedTuple):
 
 RESTART, GRACE_PASSES = Step(b"restart"), Step(b"grace")
 """Steps that are none of a feed."""
+
+
+def book(
+    receipts: Receipts,
+    message: DirectoryBlockCommit,
+    *,
+    way: Way,
+    now: float = 0,
+    key: bytes = b"k" * 32,
+) -> None:
+    """Take a block whose links are proven too."""
+    receipts.block(message, key, way=way, now=now)
+    receipts.linked(message.directoryBlock.header.blockHeight)
 
 
 class Ledger:
@@ -88,15 +102,12 @@ class Ledger:
         self._links[height] = found.links
         if "previous-key-merkle-root" not in found.unproven:
             self._proven.add(height)
-        self.receipts.block(
-            message,
-            message.directoryBlock.keyMerkleRoot,
-            links_verified=height in self._proven,
-            way=way,
-            now=self.now,
-        )
+        key = message.directoryBlock.keyMerkleRoot
+        self.receipts.block(message, key, way=way, now=self.now)
         if height + 1 in self._links:
-            self.receipts.linked(height + 1)
+            self._proven.add(height + 1)
+        for each in self._proven & {height, height + 1}:
+            self.receipts.linked(each)
 
     def take(self) -> list[BlockReceipt]:
         """Commit, as the tracker does; return the receipts."""

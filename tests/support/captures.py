@@ -13,9 +13,11 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["CAPTURES", "Capture", "find_capture"]
+import pytest
+
+__all__ = ["CAPTURES", "Capture", "find_capture", "not_here"]
 
 _HERE = Path(__file__).resolve().parent.parent
 _PLACES = (_HERE / "data" / "captures", _HERE.parent.parent / "shared" / "captures")
@@ -52,6 +54,11 @@ def find_capture(name: str) -> Capture | None:
         if (place / name / "events.jsonl").exists():
             return Capture(place / name)
     return None
+
+
+def not_here(name: str) -> NoReturn:
+    """Skip a test for want of that recording, so that nobody takes it for passed."""
+    pytest.skip(f"LOUD: the recording {name} is not on this machine (shared/captures)")
 
 
 @dataclass(frozen=True)

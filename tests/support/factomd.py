@@ -16,7 +16,6 @@ from itertools import cycle
 from typing import Any, Self
 
 import orjson
-import pytest
 from aiohttp import web
 
 from bridge.core.binary.admin import AdminBlock
@@ -32,7 +31,7 @@ from bridge.emitter.sender import Timing
 from bridge.emitter.service import EventService, NodeState
 from bridge.emitter.simulation import feed_config
 from bridge.pb.eventmessages.factomEvents_pb2 import DirectoryBlockCommit, FactomEvent
-from tests.support.captures import Capture, find_capture
+from tests.support.captures import Capture, find_capture, not_here
 from tests.support.heights import RecordedHeight, answers
 from tests.support.hostile import SPOILT, WITHOUT_ANSWER, Hostile, Lie, OtherChain
 
@@ -88,7 +87,7 @@ class Factomd:
         """Return the node of a `*-api*` recording; skips the test where it is not."""
         capture, known = find_capture(name), answers(name)
         if capture is None or not known:
-            pytest.skip(f"shared/captures/{name} is not here")
+            not_here(name)
         heights = (asked for method, asked in known if method == "fblock-by-height")
         blocks = [
             _block_of(RecordedHeight(name, height, (), known))

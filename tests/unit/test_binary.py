@@ -14,6 +14,7 @@ from bridge.core.binary.factoid import FactoidBlock
 from bridge.core.binary.transactions import Output, Transaction
 from bridge.core.binary.wire import Reader, varint
 from bridge.errors import DecodeError
+from tests.support.captures import not_here
 from tests.support.heights import API_CAPTURES, Answers, answers, extract
 
 FORMS: tuple[Any, ...] = (
@@ -107,7 +108,7 @@ def test_every_instance_of_the_extract_has_the_hash_that_the_node_says() -> None
 def test_every_instance_of_the_recordings_has_the_hash_that_the_node_says(name: str) -> None:
     known = answers(name)
     if not known:
-        pytest.skip(f"shared/captures/{name} is not here")
+        not_here(name)
     seen = check(known)
     assert min(seen[f"{part}-by-height"] for part in ("dblock", "ablock", "ecblock", "fblock")) > 30
     assert seen["entry"] > 50
@@ -225,7 +226,7 @@ def test_times_of_entries_are_those_of_the_nodes_answers() -> None:
     start = DirectoryBlock.parse(height.raw.directory).seconds
     known = answers(height.capture)
     if not known:
-        pytest.skip("shared/captures is not here")
+        not_here(height.capture)
     for raw in height.raw.entry_blocks:
         block = EntryBlock.parse(raw)
         told = known["entry-block", block.hashes().key_merkle_root.hex()]["entrylist"]

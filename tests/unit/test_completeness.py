@@ -20,7 +20,7 @@ from bridge.pb.eventmessages.factomEvents_pb2 import (
     EntryCommit,
     EntryReveal,
 )
-from tests.support.captures import find_capture
+from tests.support.captures import find_capture, not_here
 from tests.support.heights import recording
 
 BLOCK = Kind.DIRECTORY_BLOCK_COMMIT
@@ -31,7 +31,7 @@ Item = tuple[Kind, Any]
 def recorded(name: str) -> list[Event]:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip(f"LOUD: the recording {name} is not on this machine (shared/captures)")
+        not_here(name)
     return [event for event in map(decode, capture.payloads()) if event is not None]
 
 
@@ -105,7 +105,7 @@ def test_a_replay_with_entry_blocks_makes_reveals_provable() -> None:
 def test_a_whole_chain_with_what_is_rebuilt_from_the_api_is_complete() -> None:
     heights = recording("backfill-api")
     if not heights:
-        pytest.skip("LOUD: the recording backfill-api is not on this machine (shared/captures)")
+        not_here("backfill-api")
     published: list[Item] = []
     for height in heights:
         raw, contents = height.raw, height.contents

@@ -14,7 +14,7 @@ from bridge.core.verify import verify
 from bridge.errors import DecodeError
 from bridge.model import Asked, Kind, Sought, Tip, Unobtainable, Way
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
-from tests.support.captures import CAPTURES, Capture, find_capture
+from tests.support.captures import CAPTURES, Capture, find_capture, not_here
 from tests.support.chains import BOUNDS, FedHeights, MadeChain
 
 OTHER = MadeChain("other")
@@ -709,7 +709,7 @@ GAPS = {"gap-api": (4, 26), "gap-api-replay": (31, 31), "gap-long": (4, 25)}
 def test_recorded_feeds_give_the_gaps_that_they_are_known_to_have(name: str) -> None:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip(f"the recording {name} is not on this machine")
+        not_here(name)
     fed = play(capture)
     fed.wait(AFTER_GRACE)
     alerts = fed.alerts()
@@ -726,7 +726,7 @@ def test_recorded_feeds_give_the_gaps_that_they_are_known_to_have(name: str) -> 
 def test_the_replay_of_a_recorded_gap_comes_late_after_the_grace() -> None:
     capture = find_capture("gap-api-replay")
     if capture is None:
-        pytest.skip("the recording gap-api-replay is not on this machine")
+        not_here("gap-api-replay")
     fed = FedHeights()
     blocks = [
         event.member

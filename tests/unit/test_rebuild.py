@@ -12,6 +12,7 @@ from bridge.core.rebuild import HASH_MISMATCH, RawHeight, commits, rebuild, reve
 from bridge.core.verify import verify
 from bridge.errors import DecodeError
 from bridge.pb.eventmessages.factomEvents_pb2 import EntityState, EntryCommit
+from tests.support.captures import not_here
 from tests.support.heights import RecordedHeight, extract, recording
 
 COMMITTED = EntityState.COMMITTED_TO_DIRECTORY_BLOCK
@@ -44,7 +45,7 @@ def test_a_height_of_the_extract_is_rebuilt_byte_for_byte(height: RecordedHeight
 def test_every_block_of_the_recordings_is_rebuilt_byte_for_byte(name: str, blocks: int) -> None:
     heights = recording(name)
     if not heights:
-        pytest.skip(f"shared/captures/{name} is not here")
+        not_here(name)
     assert sum(map(check, heights)) == blocks
 
 

@@ -19,8 +19,8 @@ from bridge.pb.eventmessages.factomEvents_pb2 import (
     EntryReveal,
     FactomEvent,
 )
-from tests.support.accounts import GRACE, Ledger, Step, accounts_of, commit_key, event_of
-from tests.support.captures import CAPTURES, find_capture
+from tests.support.accounts import GRACE, Ledger, Step, accounts_of, book, commit_key, event_of
+from tests.support.captures import CAPTURES, find_capture, not_here
 from tests.support.heights import extract
 
 
@@ -28,7 +28,7 @@ from tests.support.heights import extract
 def steps(name: str) -> tuple[Step, ...]:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip(f"the recording {name} is not on this machine")
+        not_here(name)
     return tuple(map(Step, capture.payloads()))
 
 
@@ -303,7 +303,7 @@ def test_where_too_many_heights_owe_commits_the_oldest_are_recovered_at_once() -
     receipts = Receipts([], 0, fetch=lambda _: None)
     for height in range(70):
         message.directoryBlock.header.blockHeight = height
-        receipts.block(message, b"k" * 32, links_verified=True, way=Way.LIVE, now=0)
+        book(receipts, message, way=Way.LIVE)
     derived = receipts.take()
     count = _listed(message)
     assert Counter(height for _, height, _ in derived.recovered) == dict.fromkeys(range(6), count)
@@ -315,13 +315,13 @@ def test_where_too_many_heights_owe_commits_the_oldest_are_recovered_at_once() -
 def test_what_was_recovered_for_a_height_is_remembered_when_its_entries_come() -> None:
     message = max(whole_blocks(), key=_listed)
     ledger = Ledger()
-    ledger.receipts.block(summary(message), b"k" * 32, links_verified=True, way=Way.LIVE, now=0)
+    book(ledger.receipts, summary(message), way=Way.LIVE)
     ledger.take()
     ledger.finish()
     assert not [name for name in ledger.items if name.startswith("receipt/open")]
     ledger.restart()
     for way in (Way.REPLAY, Way.API):
-        ledger.receipts.block(message, b"k" * 32, links_verified=True, way=way, now=ledger.now)
+        book(ledger.receipts, message, way=way, now=ledger.now)
         ledger.take()
     assert [each.commits_recovered for each in ledger.told] == [0, *[_listed(message)] * 2]
     assert ledger.told[-1].complete
@@ -439,7 +439,7 @@ def test_an_entry_that_a_block_lists_twice_counts_once_with_its_first_time() -> 
     del message.entryBlocks[:]
     message.entryBlocks.add().CopyFrom(block.message())
     receipts = Receipts([], 0, fetch=lambda _: None)
-    receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0)
+    book(receipts, message, way=Way.API)
     derived = receipts.take()
     assert (derived.receipts[0].reveals_expected, derived.receipts[0].reveals_recovered) == (1, 1)
     (reveal,) = [
@@ -540,7 +540,7 @@ def test_the_missing_of_a_huge_block_are_spread_over_small_rows() -> None:
     message.entryBlocks.add().CopyFrom(block.message())
     ledger = Ledger()
     # Its hashes do not hold: what is done with it is the same.
-    ledger.receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0)
+    book(ledger.receipts, message, way=Way.API)
     (receipt,) = ledger.take()
     assert receipt.reveals_missing == count
     rows = {name: row for name, row in ledger.items.items() if name.startswith("receipt/miss")}
@@ -584,18 +584,18 @@ def _after(ledger: Ledger, message: DirectoryBlockCommit) -> list[BlockReceipt]:
 def test_links_once_proven_stay_proven() -> None:
     message = without_contents(whole_blocks()[0])
     receipts = Receipts([], 0, fetch=lambda _: None)
-    for linked in (True, False):
-        receipts.block(message, b"k" * 32, links_verified=linked, way=Way.REPLAY, now=0)
+    book(receipts, message, way=Way.REPLAY)
+    receipts.block(message, b"k" * 32, way=Way.REPLAY, now=0)
     assert [each.links_verified for each in receipts.take().receipts] == [True]
 
 
 def test_another_block_of_the_same_height_takes_the_place_of_the_one_before() -> None:
     first, second = whole_blocks()[:2]
     receipts = Receipts([], 0, fetch=lambda _: None)
-    receipts.block(without_contents(first), b"1" * 32, links_verified=False, way=Way.LIVE, now=0)
+    receipts.block(without_contents(first), b"1" * 32, way=Way.LIVE, now=0)
     assert receipts.wanting(9) == [height_of(first)]
     second.directoryBlock.header.blockHeight = height_of(first)
-    receipts.block(second, b"2" * 32, links_verified=True, way=Way.API, now=0)
+    book(receipts, second, way=Way.API, key=b"2" * 32)
     (receipt,) = receipts.take().receipts
     assert receipt.key_merkle_root == b"2" * 32
     assert receipt.reveals_expected == len(hashes(second))
@@ -632,7 +632,7 @@ def test_heights_are_told_in_order_and_no_more_than_asked() -> None:
     heights = [100_000, 7, 300, 255, 256, 70_000]
     for height in heights:
         message.directoryBlock.header.blockHeight = height
-        receipts.block(message, b"k" * 32, links_verified=True, way=Way.API, now=0)
+        book(receipts, message, way=Way.API)
     assert receipts.blind(4) == sorted(heights)[:4]
     assert receipts.blind(99) == sorted(heights)
     receipts.take()

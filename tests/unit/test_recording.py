@@ -25,7 +25,7 @@ from bridge.recording import (
     open_recording,
 )
 from bridge.recording.format import BLOCK_BYTES, MAX_DATA, MAX_PLAIN, Decoder, Encoder
-from tests.support.captures import CAPTURES, Capture, find_capture
+from tests.support.captures import CAPTURES, Capture, find_capture, not_here
 from tests.support.recordings import datagrams_of, encoded, files_grow_to, streams_of
 
 TCP, UDP = Transport.TCP, Transport.UDP
@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays_readable(tmp_path: Path)
 def capture(request: pytest.FixtureRequest) -> Capture:
     found = find_capture(request.param)
     if found is None:
-        pytest.skip(f"the recording {request.param} is not on this machine")
+        not_here(request.param)
     return found
 
 

@@ -42,7 +42,7 @@ from bridge.recording.play import AS_FAST_AS_POSSIBLE
 from bridge.recording.record import Recorded
 from bridge.recording.shown import parse_speed, record_shown
 from bridge.settings import FeedSettings
-from tests.support.captures import CAPTURES, Capture, find_capture
+from tests.support.captures import CAPTURES, Capture, find_capture, not_here
 from tests.support.recordings import datagrams_of, encoded, files_grow_to, streams_of
 from tests.support.waiting import until
 
@@ -55,7 +55,7 @@ ANY_PORT = FeedSettings(port=0)
 def capture(request: pytest.FixtureRequest) -> Capture:
     found = find_capture(request.param)
     if found is None:
-        pytest.skip(f"the recording {request.param} is not on this machine")
+        not_here(request.param)
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from bridge.core.rebuild import rebuild
 from bridge.core.verify import MAX_FAILURES, Links, verify
 from bridge.pb.eventmessages.factomEvents_pb2 import DirectoryBlockCommit, FactomEvent
-from tests.support.captures import CAPTURES, find_capture
+from tests.support.captures import CAPTURES, find_capture, not_here
 from tests.support.heights import extract
 
 FULL = "backfill-api"
@@ -17,7 +17,7 @@ REAL = [name for name in CAPTURES if not name.startswith("allfields") and "json"
 def blocks(name: str) -> list[tuple[int, DirectoryBlockCommit]]:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip(f"shared/captures/{name} is not here")
+        not_here(name)
     return [
         (int(event.eventSource), event.directoryBlockCommit)
         for event in map(FactomEvent.FromString, capture.payloads())

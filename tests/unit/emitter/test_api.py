@@ -27,7 +27,7 @@ from bridge.emitter.config import Broadcast
 from bridge.emitter.counters import DROPPED, NOT_SENT, Counters
 from bridge.emitter.mapping import Mapper
 from bridge.errors import PortInUse
-from tests.support.captures import find_capture
+from tests.support.captures import find_capture, not_here
 from tests.support.heights import API_CAPTURES, RecordedHeight, extract, recording
 
 START = 1_767_225_600_000
@@ -110,7 +110,7 @@ def test_recorded_blocks_are_answered_as_recorded() -> None:
 def test_whole_recordings_are_answered_as_recorded_errors_included(name: str) -> None:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip("the recordings are not on this machine")
+        not_here(name)
     archive, known = Archive(), recording(name)
     for height in sorted(
         asked

@@ -16,6 +16,7 @@ from bridge.emitter.inputs import DirectoryBlockState
 from bridge.emitter.service import EventService, NodeState
 from bridge.pb.eventmessages.entryBlock_pb2 import EntryBlockEntry
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
+from tests.support.captures import not_here
 from tests.support.heights import RecordedHeight, extract, recording
 from tests.unit.emitter.network import Outbox
 
@@ -72,5 +73,5 @@ def test_the_heights_in_the_repository() -> None:
 def test_every_height_of_a_recorded_chain(name: str, replayed: int, live: int) -> None:
     heights = recording(name)
     if not heights:
-        pytest.skip(f"the recording {name} is not on this machine")
+        not_here(name)
     assert proven(heights) == (replayed, live)

@@ -16,7 +16,7 @@ import pytest
 from bridge.emitter.config import LiveFeedConfig
 from bridge.emitter.sender import Sender
 from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
-from tests.support.captures import Capture, find_capture
+from tests.support.captures import Capture, find_capture, not_here
 from tests.unit.emitter.network import Weather, event_of, frames, running, settled
 
 FOR_EVER = float("inf")
@@ -25,7 +25,7 @@ FOR_EVER = float("inf")
 def recorded(name: str) -> Capture:
     capture = find_capture(name)
     if capture is None:
-        pytest.skip(f"the recording {name} is not on this machine")
+        not_here(name)
     return capture
 
 

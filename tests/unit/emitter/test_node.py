@@ -21,7 +21,7 @@ from bridge.pb.eventmessages.factomEvents_pb2 import (
     EventSource,
     FactomEvent,
 )
-from tests.support.captures import find_capture
+from tests.support.captures import find_capture, not_here
 from tests.support.waiting import during, until
 from tests.unit.emitter.simulated import START, Queue, ran, told
 
@@ -36,7 +36,7 @@ def structure(events: Iterable[str]) -> list[str]:
 async def test_blocks_and_minutes_come_in_the_order_of_a_recorded_node() -> None:
     capture = find_capture("gap-api")
     if capture is None:
-        pytest.skip("the recordings are not on this machine")
+        not_here("gap-api")
     recorded = [told(FactomEvent.FromString(payload)) for payload in capture.payloads()]
     recorded = structure(recorded)
     until_three = recorded[: recorded.index("block 3") + 2]
