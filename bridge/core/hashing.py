@@ -7,8 +7,8 @@ modules of `bridge.core.binary` write.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
+from hashlib import sha256 as _sha256, sha512 as _sha512
 
 __all__ = [
     "HASH_BYTES",
@@ -31,12 +31,19 @@ ZERO_HASH = bytes(HASH_BYTES)
 
 def sha256(data: bytes) -> bytes:
     """Return the SHA-256 digest."""
-    return hashlib.sha256(data).digest()
+    return _sha256(data).digest()
 
 
-def entry_hash(raw: bytes) -> bytes:
-    """Return the hash of an entry in its binary form: SHA-256(SHA-512(raw) + raw)."""
-    return sha256(hashlib.sha512(raw).digest() + raw)
+def entry_hash(head: bytes, content: bytes = b"") -> bytes:
+    """Return the hash of an entry, whose binary form may come in two parts.
+
+    It is SHA-256(SHA-512(raw) + raw).
+    """
+    inner = _sha512(head)
+    inner.update(content)
+    outer = _sha256(inner.digest() + head)
+    outer.update(content)
+    return outer.digest()
 
 
 def chain_id(external_ids: Iterable[bytes]) -> bytes:
@@ -63,7 +70,7 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
     while len(level) > 1:
         if len(level) % 2:
             level.append(level[-1])
-        level = [sha256(level[at] + level[at + 1]) for at in range(0, len(level), 2)]
+        level = [_sha256(level[at] + level[at + 1]).digest() for at in range(0, len(level), 2)]
     return level[0]
 
 
@@ -79,4 +86,4 @@ def ledger_key_merkle_root(header: bytes, ledger_root: bytes) -> bytes:
 
 def back_reference_hash(raw: bytes) -> bytes:
     """Return the hash by which the next admin block names this one: half a SHA-512."""
-    return hashlib.sha512(raw).digest()[:HASH_BYTES]
+    return _sha512(raw).digest()[:HASH_BYTES]

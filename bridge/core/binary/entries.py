@@ -31,13 +31,16 @@ class Entry:
     @property
     def raw(self) -> bytes:
         """The binary form."""
-        names = b"".join(number(len(each), 2) + each for each in self.external_ids)
+        return self._head() + self.content
+
+    def _head(self) -> bytes:
+        names = b"".join([number(len(each), 2) + each for each in self.external_ids])
         head = number(self.version, 1) + exactly(self.chain_id)
-        return head + number(len(names), 2) + names + self.content
+        return head + number(len(names), 2) + names
 
     def hash(self) -> bytes:
         """Return the hash by which commits and entry blocks name the entry."""
-        return entry_hash(self.raw)
+        return entry_hash(self._head(), self.content)
 
     @classmethod
     def parse(cls, raw: bytes) -> Entry:
@@ -77,7 +80,7 @@ class Entry:
             message.content,
             message.version,
         )
-        entry.raw  # noqa: B018  (refuses what does not fit its field)
+        entry._head()  # Refuses what does not fit its field.
         return entry
 
 

@@ -8,8 +8,9 @@ signatures.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bridge.core.binary.directory import FACTOID_CHAIN
 from bridge.core.binary.transactions import Transaction
@@ -22,7 +23,10 @@ __all__ = ["MINUTES", "FactoidBlock", "FactoidHashes"]
 MINUTES = 10
 """Minutes, and so markers, of a block."""
 
+T = TypeVar("T")
+
 _MARKER = b"\x00"
+_MARKER_HASH = sha256(_MARKER)
 
 
 class FactoidHashes(NamedTuple):
@@ -50,17 +54,14 @@ class FactoidBlock:
 
     def body_merkle_root(self) -> bytes:
         """Return the root over whole transactions and markers."""
-        return merkle_root([sha256(part) for part in self._parts()])
+        return merkle_root(list(map(sha256, self._parts())))
 
     def hashes(self) -> FactoidHashes:
         """Return the three hashes, computed from what the block holds."""
-        root = self.body_merkle_root()
-        header = self._header(root)
-        ledger = [
-            sha256(part)
-            for minute in self.minutes
-            for part in (*(transaction.ledger for transaction in minute), _MARKER)
-        ]
+        parts = self._parts()
+        root = merkle_root(list(map(sha256, parts)))
+        header = self._header(root, parts)
+        ledger = _leaves([[sha256(each.ledger) for each in minute] for minute in self.minutes])
         return FactoidHashes(
             root,
             key_merkle_root(header, root),
@@ -70,7 +71,8 @@ class FactoidBlock:
     @property
     def raw(self) -> bytes:
         """The binary form."""
-        return self._header(self.body_merkle_root()) + b"".join(self._parts())
+        parts = self._parts()
+        return b"".join((self._header(self.body_merkle_root(), parts), *parts))
 
     def _parts(self) -> list[bytes]:
         if len(self.minutes) != MINUTES:
@@ -81,7 +83,7 @@ class FactoidBlock:
             for part in (*(transaction.raw for transaction in minute), _MARKER)
         ]
 
-    def _header(self, root: bytes) -> bytes:
+    def _header(self, root: bytes, parts: list[bytes]) -> bytes:
         return b"".join(
             (
                 FACTOID_CHAIN,
@@ -93,7 +95,7 @@ class FactoidBlock:
                 varint(len(self.expansion)),
                 self.expansion,
                 number(sum(map(len, self.minutes)), 4),
-                number(sum(map(len, self._parts())), 4),
+                number(sum(map(len, parts)), 4),
             )
         )
 
@@ -177,13 +179,12 @@ class FactoidBlock:
             message.exchangeRate,
             message.blockHeight,
         )
-        while True:
-            block = cls(*claimed, _grouped(transactions, minutes))
-            if block.body_merkle_root() == message.bodyMerkleRoot:
-                return block
-            if not minutes or minutes[-1] == MINUTES:
-                return block
+        hashes = [sha256(each.raw) for each in transactions]
+        while minutes and minutes[-1] < MINUTES:
+            if merkle_root(_leaves(_grouped(hashes, minutes))) == message.bodyMerkleRoot:
+                break
             minutes[-1] += 1
+        return cls(*claimed, tuple(map(tuple, _grouped(transactions, minutes))))
 
 
 def _minutes_of_message(message: pb.FactoidBlock) -> list[int]:
@@ -194,10 +195,13 @@ def _minutes_of_message(message: pb.FactoidBlock) -> list[int]:
     return [*told[1:], *told[-1:]]
 
 
-def _grouped(
-    transactions: list[Transaction], minutes: list[int]
-) -> tuple[tuple[Transaction, ...], ...]:
-    groups: list[list[Transaction]] = [[] for _ in range(MINUTES)]
-    for minute, transaction in zip(minutes, transactions, strict=True):
-        groups[minute - 1].append(transaction)
-    return tuple(map(tuple, groups))
+def _grouped(items: Iterable[T], minutes: Iterable[int]) -> list[list[T]]:
+    groups: list[list[T]] = [[] for _ in range(MINUTES)]
+    for minute, item in zip(minutes, items, strict=True):
+        groups[minute - 1].append(item)
+    return groups
+
+
+def _leaves(hashes: Iterable[Iterable[bytes]]) -> list[bytes]:
+    """Return the leaves of a tree: hashes of transactions, with a marker behind each minute."""
+    return [each for minute in hashes for each in (*minute, _MARKER_HASH)]

@@ -39,9 +39,10 @@ def refuse(sentence: str) -> NoReturn:
 
 def number(value: int, size: int) -> bytes:
     """Return `value` in `size` bytes."""
-    if value < 0 or value >> (8 * size):
+    try:
+        return value.to_bytes(size, "big")
+    except OverflowError:
         refuse(f"the number {value} does not fit in {size} bytes")
-    return value.to_bytes(size, "big")
 
 
 def exactly(value: bytes, size: int = HASH_BYTES) -> bytes:
