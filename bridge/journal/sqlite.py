@@ -26,7 +26,7 @@ from bridge.core.flight import Flight
 from bridge.core.groups import pack, unpack
 from bridge.core.hot import Hot
 from bridge.errors import StorageDamaged, StorageFull
-from bridge.journal.file import CHECKPOINT_PAGES, PAGE_BYTES, fold, one, read_only, refuse
+from bridge.journal.file import PAGE_BYTES, fold, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
 from bridge.journal.rows import checkpoints, inherited, oldest, parts, row_of
@@ -47,8 +47,8 @@ ORDER BY first"""
 _ITEMS = "SELECT name, value FROM items WHERE reader = ? ORDER BY name"
 _ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
 
-_TRIM_ROWS = 64
-"""Rows deleted in one transaction, so that a commit never waits long behind it."""
+_TRIM_ROWS, _VACUUM_PAGES = 64, 2_000
+"""Rows deleted, and pages given back, in one transaction: no commit waits long behind it."""
 
 _ROOM_ROWS = 1_000
 """The same where nothing can be committed meanwhile: the fewer transactions, the less room."""
@@ -323,7 +323,7 @@ class Journal:
             self._writer.execute("DELETE FROM groups WHERE first <= ?", old[-1])
             if not everything:
                 # Each row of the answer is a page given back: it must be read to the end.
-                list(self._writer.execute(f"PRAGMA incremental_vacuum({CHECKPOINT_PAGES})"))
+                list(self._writer.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"))
         except apsw.Error as error:
             refuse(error)
         return len(old) == most or (over and not everything)
