@@ -26,11 +26,8 @@ __all__ = [
 ]
 
 PAGE_BYTES = 16_384
-CHECKPOINT_PAGES = 500
-"""Pages of WAL before it is folded into the file: 8 MB, for which a commit takes 15 to 20 ms more.
-
-With four times as many such a commit took 50 to 100 ms, and with half as many less was accepted.
-"""
+CHECKPOINT_PAGES = 2_000
+"""Pages of WAL before it is folded into the file: 32 MB."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY) STRICT;
