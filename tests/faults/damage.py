@@ -88,6 +88,7 @@ async def _all(ground: Ground, tries: int, seed: int, *, flips: bool) -> Tally:
             tally, outcome = await _one(ground.nats.url, folder, damage)
             shutil.rmtree(folder)
             total.add(tally)
+            ground.tries += 1
             outcomes[f"{damage.file} {outcome}"] += 1
 
     async with asyncio.TaskGroup() as tasks:
