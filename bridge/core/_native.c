@@ -333,9 +333,10 @@ static int append(Buffer *buffer, Text text)
 /* Any message of the schema, and JSON, as asjson.JsonWriter writes it, with bytes in hex
  *
  * table(fields) -> a table of the fields of a message type, in the order of their numbers. Each is
- * (tag, type, recurs, keeps, name, of): the tag as it stands on the wire, one of the types below, whether
- * it recurs, whether it is told when it is 0 or empty, its name as JSON with the colon, and for an enum
- * the names by their numbers, as JSON, for a message its own table.
+ * (tag, type, recurs, keeps, chosen, name, of): the tag as it stands on the wire, one of the types below,
+ * whether it recurs, whether it is told when it is 0 or empty, whether it is one of a oneof's several, its
+ * name as JSON with the colon, and for an enum the names by their numbers, as JSON, for a message its own
+ * table.
  *
  * json(table, data) -> bytes, or None where `data` is for the long way. */
 
@@ -345,7 +346,7 @@ typedef struct Table Table;
 
 typedef struct {
     uint64_t tag;
-    int type, recurs, keeps;
+    int type, recurs, keeps, chosen;
     Text name;
     PyObject *names;
     const Table *inner;
@@ -387,8 +388,9 @@ static PyObject *table(PyObject *self, PyObject *spec)
     for (Field *field = made->fields; field < made->fields + count; field++) {
         PyObject *of;
         unsigned long long tag;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(spec, field - made->fields), "KippyO", &tag,
-                              &field->type, &field->recurs, &field->keeps, &field->name.start, &of))
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(spec, field - made->fields), "KipppyO", &tag,
+                              &field->type, &field->recurs, &field->keeps, &field->chosen,
+                              &field->name.start, &of))
             goto failed;
         field->tag = tag;
         field->name.size = (Py_ssize_t)strlen(field->name.start);
@@ -406,12 +408,41 @@ failed:
     return NULL;
 }
 
-static int json_number(const Field *field, View *view, Buffer *out)
+/* Read the next tag, and return its field, which is `field` or one behind it. NULL: not of the one
+ * form, in which fields ascend, and of those of a oneof there is one. */
+static const Field *next_field(const Table *table, const Field *field, View *view, int *chosen)
+{
+    const Field *end = table->fields + table->count;
+    uint64_t tag;
+    if (!varint(view, &tag))
+        return NULL;
+    while (field < end && field->tag != tag)
+        field++;
+    return field == end || (field->chosen && (*chosen)++) ? NULL : field;
+}
+
+/* Say whether the next tag is that of `field` again, and step over it. */
+static int recurs(const Field *field, View *view)
+{
+    View ahead = *view;
+    uint64_t next;
+    if (!field->recurs || !varint(&ahead, &next) || next != field->tag)
+        return 0;
+    *view = ahead;
+    return 1;
+}
+
+static int scalar(const Field *field, View *view, uint64_t *value)
 {
     static const uint64_t most[] = {INT32_MAX, UINT32_MAX, INT64_MAX, 1, INT32_MAX};
+    return varint(view, value) && *value <= most[field->type] && (*value || field->keeps);
+}
+
+static int json_number(const Field *field, View *view, Buffer *out)
+{
     uint64_t value;
     Text name;
-    if (!varint(view, &value) || value > most[field->type] || (!value && !field->keeps))
+    if (!scalar(field, view, &value))
         return 0;
     if (field->type == BOOLEAN)
         return append(out, value ? (Text){"true", 4} : (Text){"false", 5});
@@ -474,28 +505,13 @@ static int json_value(const Field *field, View *view, Buffer *out)
     }
 }
 
-/* Say whether the next tag is `tag`, and step over it. */
-static int recurs(View *view, uint64_t tag)
-{
-    View ahead = *view;
-    uint64_t next;
-    if (!varint(&ahead, &next) || next != tag)
-        return 0;
-    *view = ahead;
-    return 1;
-}
-
 static int json_object(const Table *table, View view, Buffer *out)
 {
     Text begin = {"{", 1};
-    const Field *field = table->fields, *end = field + table->count;
-    for (; view.at < view.end; field++, begin.start = ",") {
-        uint64_t tag;
-        if (!varint(&view, &tag))
-            return 0;
-        while (field < end && field->tag != tag)
-            field++;
-        if (field == end || !append(out, begin) || !append(out, field->name))
+    const Field *field = table->fields;
+    for (int chosen = 0; view.at < view.end; field++, begin.start = ",") {
+        field = next_field(table, field, &view, &chosen);
+        if (!field || !append(out, begin) || !append(out, field->name))
             return 0;
         if (!field->recurs) {
             if (!json_value(field, &view, out))
@@ -507,7 +523,7 @@ static int json_object(const Table *table, View view, Buffer *out)
             if (!append(out, begin) || !json_value(field, &view, out))
                 return 0;
             begin.start = ",";
-        } while (recurs(&view, tag));
+        } while (recurs(field, &view));
         if (!append(out, (Text){"]", 1}))
             return 0;
     }
@@ -549,7 +565,6 @@ static Py_ssize_t form_object(const Table *table, View view, const uint8_t **las
 /* How many fields one value has, itself included; 0: not of the one form. */
 static Py_ssize_t form_value(const Field *field, View *view, const uint8_t **last)
 {
-    static const uint64_t most[] = {INT32_MAX, UINT32_MAX, INT64_MAX, 1, INT32_MAX};
     View part;
     Facts at;
     uint64_t value;
@@ -570,7 +585,7 @@ static Py_ssize_t form_value(const Field *field, View *view, const uint8_t **las
         *last = part.at;
         return 1 + form_object(field->inner, part, &within);
     default:
-        return varint(view, &value) && value <= most[field->type] && (value || field->keeps);
+        return scalar(field, view, &value);
     }
 }
 
@@ -578,21 +593,17 @@ static Py_ssize_t form_value(const Field *field, View *view, const uint8_t **las
 static Py_ssize_t form_object(const Table *table, View view, const uint8_t **last)
 {
     Py_ssize_t parts = 0;
-    const Field *field = table->fields, *end = field + table->count;
-    for (; view.at < view.end; field++) {
-        uint64_t tag;
-        if (!varint(&view, &tag))
-            return PY_SSIZE_T_MIN / 2;
-        while (field < end && field->tag != tag)
-            field++;
-        if (field == end)
+    const Field *field = table->fields;
+    for (int chosen = 0; view.at < view.end; field++) {
+        field = next_field(table, field, &view, &chosen);
+        if (!field)
             return PY_SSIZE_T_MIN / 2;
         do {
             Py_ssize_t of_value = form_value(field, &view, last);
             if (of_value <= 0)
                 return PY_SSIZE_T_MIN / 2;
             parts += of_value;
-        } while (field->recurs && recurs(&view, tag));
+        } while (recurs(field, &view));
     }
     return parts;
 }

@@ -44,7 +44,7 @@ class Tables:
             self._known[descriptor.full_name] = found
         return found
 
-    def _row(self, field: Any) -> tuple[int, int, bool, bool, bytes, Any]:
+    def _row(self, field: Any) -> tuple[int, int, bool, bool, bool, bytes, Any]:
         """Return what is told of a field. No type of the schema holds itself."""
         type_, of = _TYPES.get(field.type, _MESSAGE), None
         if type_ == _ENUM:
@@ -55,5 +55,8 @@ class Tables:
         elif type_ == _MESSAGE:
             of = self.of(field.message_type)
         keeps = field.is_repeated or field.has_presence
+        # Of one alone, which is how `optional` is told, there cannot be two.
+        chosen = field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
         tag = field.number << 3 | (_SIZED if type_ >= _OCTETS else _VARINT)
-        return tag, type_, field.is_repeated, keeps, orjson.dumps(field.json_name) + b":", of
+        name = orjson.dumps(field.json_name) + b":"
+        return tag, type_, field.is_repeated, keeps, chosen, name, of

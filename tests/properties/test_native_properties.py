@@ -20,7 +20,7 @@ from bridge.core.routing import ChainFilter
 from bridge.core.tables import Tables
 from bridge.errors import DecodeError, FrameError
 from bridge.model import Group, Kind, Run
-from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
+from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent, ProcessListEvent
 from tests.properties.test_decode_properties import RECORDED, mutated
 from tests.support.both_ways import ALL, ROUTES, hold_renderers_together, hold_together
 from tests.support.events import some_events
@@ -196,6 +196,18 @@ def test_the_form_of_any_bytes(event: FactomEvent, data: st.DataObject) -> None:
     name = again.WhichOneof("event")
     if name is not None:
         assert getattr(again, name).SerializeToString() == payload[last:]
+
+
+def test_two_where_there_can_be_one_are_for_the_long_way() -> None:
+    if native is None:
+        return
+    new_block, new_minute = b"\x0a\x02\x08\x03", b"\x12\x02\x08\x02"
+    table = Tables(native).of(ProcessListEvent.DESCRIPTOR)
+    for alone in (new_block, new_minute):
+        assert native.form(table, alone) == (2, 2)
+        assert native.json(table, alone) is not None
+    assert native.form(table, new_block + new_minute) == (0, 0)
+    assert native.json(table, new_block + new_minute) is None
 
 
 def _fields(message: Any) -> int:

@@ -99,6 +99,24 @@ def test_an_unknown_field_beside_a_known_member_is_passed_over_and_kept() -> Non
 
 
 @pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(field(9, field(1, b"\x08\x03") + field(2, b"\x08\x02")), id="minutes"),
+        pytest.param(field(4, b"\x08\x01") + field(9, field(1, b"\x08\x03")), id="members"),
+        pytest.param(
+            field(8, field(4, field(2, field(4, b"\x08\x01") + field(5, b"\x08\x02")))),
+            id="credit block",
+        ),
+    ],
+)
+def test_of_two_where_there_can_be_one_the_last_is_the_canonical(payload: bytes) -> None:
+    event = decode(payload)
+    assert event is not None
+    assert event.data == event.member.SerializeToString() != b""
+    assert len(event.data) < len(payload) - 4
+
+
+@pytest.mark.parametrize(
     ("payload", "reason"),
     [
         (b"\xff", "invalid-protobuf"),
