@@ -21,9 +21,9 @@ from bridge.core.routing import ChainFilter, Routes
 from bridge.embedded import open_embedded
 from bridge.errors import StorageFull, StorageUnusable
 from bridge.health import Health
-from bridge.journal import Journal, open_journal
+from bridge.journal import Journal, open_journal, watch_disk
 from bridge.metrics import Metrics
-from bridge.model import Kind, Run
+from bridge.model import Kind
 from bridge.node import open_node
 from bridge.ports import Sink
 from bridge.receivers.tcp import open_tcp
@@ -113,14 +113,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             )
             for sink in sinks
         )
-        tracker = Tracker(
-            journal,
-            metrics,
-            network=settings.network,
-            bounds=_bounds(settings.tracker),
-            flight=journal.flight,
-            aside=aside,
-        )
         intake = Intake(
             journal,
             metrics,
@@ -129,9 +121,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             max_bytes=settings.feed.max_buffered_bytes,
             delay_seconds=settings.journal.commit_delay_ms / 1000,
         )
+        tracker = Tracker(
+            journal,
+            metrics,
+            network=settings.network,
+            bounds=_bounds(settings.tracker),
+            flight=journal.flight,
+            aside=aside,
+            make_way=intake.make_way,
+        )
         if journal.cut_off:
-            metrics.journal_cut_off(journal.cut_off)
-            intake.offer(_damage_alert(settings.network, journal.cut_off))
+            _tell_cut_off(journal.cut_off, metrics, intake, settings.network)
         # From here on things run: the feed first, so that no broker delays it.
         tasks = _Tasks(metrics)
         tasks.start("intake", intake.run())
@@ -146,6 +146,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             tasks.start("embedded", embedded.watch())
         _write_ports(settings.journal.dir / "ports.json", ports)
         tasks.start("journal", journal.tend())
+        tasks.start("disk", watch_disk(settings.journal.dir, health))
         tasks.start("tracker", tracker.run())
         for lane in lanes:
             tasks.start(lane.name, lane.run())
@@ -185,14 +186,15 @@ def _served_by(settings: Settings, url: str) -> Settings:
     return settings.model_copy(update={"nats": nats})
 
 
-def _damage_alert(network: str, lost: int) -> Run:
+def _tell_cut_off(lost: int, metrics: Metrics, intake: Intake, network: str) -> None:
+    metrics.journal_cut_off(lost)
     now = time.time_ns()
     detail = (
         f"the end of the journal was damaged and {lost} commits of it are lost; it is kept beside"
         " the journal as journal.db-wal.damaged"
     )
     alert = storage_alert(network, now, detail)
-    return own_run(Kind.GAP_ALERT, alert.SerializeToString(), now)
+    intake.offer(own_run(Kind.GAP_ALERT, alert.SerializeToString(), now))
 
 
 def _bounds(settings: TrackerSettings) -> Bounds:

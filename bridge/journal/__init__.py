@@ -11,12 +11,13 @@ from bridge import log
 from bridge.journal.file import connect, locked, refuse
 from bridge.journal.flight import open_flight
 from bridge.journal.reserve import Reserve
+from bridge.journal.room import watch_disk
 from bridge.journal.sqlite import Journal
 from bridge.journal.wal import set_damage_aside
 from bridge.metrics import Metrics
 from bridge.settings import JournalSettings
 
-__all__ = ["Journal", "open_journal"]
+__all__ = ["Journal", "open_journal", "watch_disk"]
 
 _log = log.get("journal")
 

@@ -15,10 +15,10 @@ import apsw
 from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
 
 __all__ = [
-    "CHECKPOINT_PAGES",
     "PAGE_BYTES",
     "connect",
     "fold",
+    "fold_behind",
     "locked",
     "one",
     "read_only",
@@ -26,8 +26,11 @@ __all__ = [
 ]
 
 PAGE_BYTES = 16_384
-CHECKPOINT_PAGES = 2_000
-"""Pages of WAL before it is folded into the file: 32 MB."""
+_FEW_PAGES, _MANY_PAGES = 250, 2_000
+"""Pages of WAL before it is folded into the file, 4 and 32 MB: the commit that is next waits for it."""
+
+_MUCH_BYTES = 2 * 1024 * 1024
+"""What gathers for one commit where the feed is faster than the disk."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY) STRICT;
@@ -95,7 +98,6 @@ def _connect(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
         "auto_vacuum = INCREMENTAL",
         "journal_mode = WAL",
         "synchronous = FULL",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
         "journal_size_limit = 67108864",
     ):
         writer.execute(f"PRAGMA {pragma}")
@@ -124,6 +126,14 @@ def read_only(path: Path) -> apsw.Connection:
 def one(connection: apsw.Connection, sql: str) -> Any:
     """Return the one value that `sql` asks for."""
     return next(iter(connection.execute(sql)))[0]
+
+
+def fold_behind(writer: apsw.Connection, size: int) -> None:
+    """Have the WAL folded behind a commit of `size` bytes, if it is long enough.
+
+    Often, so that no commit waits long; seldom where rate counts more, for each time costs two syncs.
+    """
+    writer.wal_autocheckpoint(_FEW_PAGES if size < _MUCH_BYTES else _MANY_PAGES)
 
 
 def fold(writer: apsw.Connection) -> None:

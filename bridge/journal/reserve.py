@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.errors import StorageFull
+from bridge.journal.room import room_of
 
 __all__ = ["SLICE_BYTES", "WHOLE_BYTES", "Reserve"]
 
@@ -68,5 +69,4 @@ class Reserve:
         return True
 
     def _room(self) -> int:
-        disk = os.statvfs(self._path.parent)
-        return disk.f_bavail * disk.f_frsize
+        return room_of(self._path.parent)

@@ -26,7 +26,7 @@ from bridge.core.flight import Flight
 from bridge.core.groups import pack, unpack
 from bridge.core.hot import Hot
 from bridge.errors import StorageDamaged, StorageFull
-from bridge.journal.file import PAGE_BYTES, fold, one, read_only, refuse
+from bridge.journal.file import PAGE_BYTES, fold, fold_behind, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
 from bridge.journal.rows import checkpoints, inherited, oldest, parts, row_of
@@ -255,6 +255,7 @@ class Journal:
                         write("DELETE FROM items WHERE reader = ? AND name = ?", (reader, item))
                     else:
                         write("INSERT OR REPLACE INTO items VALUES (?,?,?)", (reader, item, value))
+            fold_behind(self._writer, sum([len(run.frames) for run in runs]))
             write("COMMIT")
         except apsw.Error as error:
             self._roll_back()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from bridge import log
 from bridge.core.alerts import storage_alert, storage_over
@@ -22,7 +23,7 @@ from bridge.model import Kind, Run
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.ports import Journal
 
-__all__ = ["Intake"]
+__all__ = ["LONGEST_WAY_SECONDS", "Intake"]
 
 _LARGE_BYTES = 256 * 1024
 """With this much waiting, a commit no longer waits for more."""
@@ -30,6 +31,12 @@ _LARGE_BYTES = 256 * 1024
 _ENOUGH_BYTES = 8 * 1024 * 1024
 """With so much waiting, larger commits are no faster: a feed that is faster than the disk waits in the
 node's socket, which is what holds it back, and not in memory."""
+
+_PRESSED_BYTES = 1024 * 1024
+"""With so much waiting, what can be done later makes way."""
+
+LONGEST_WAY_SECONDS = 0.1
+"""For which it does, whatever comes: under a feed that never ends it goes on, though slowly."""
 
 _log = log.get("intake")
 
@@ -68,6 +75,8 @@ class Intake:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._eased = asyncio.Event()
+        self._eased.set()
         self._paused: list[Callable[[], None]] = []
         self._bytes = 0
         self.shed: Callable[[], None] = lambda: None
@@ -82,6 +91,8 @@ class Intake:
         if not self._arrived.is_set():
             self._arrived.set()
             self._idle.clear()
+        if self._bytes >= _PRESSED_BYTES:
+            self._eased.clear()
 
     @property
     def congested(self) -> bool:
@@ -96,6 +107,14 @@ class Intake:
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Call `call` once when the intake is congested no longer."""
         self._paused.append(call)
+
+    async def make_way(self) -> None:
+        """Return when little waits to be committed, or soon: let the others go first."""
+        await asyncio.sleep(0)
+        if not self._eased.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST_WAY_SECONDS):
+                    await self._eased.wait()
 
     async def drained(self) -> None:
         """Return when everything handed over is committed."""
@@ -112,6 +131,8 @@ class Intake:
             self._arrived.clear()
             await self._commit(runs)
             self._bytes -= sum([len(run.frames) for run in runs])
+            if self._bytes < _PRESSED_BYTES:
+                self._eased.set()
             if not self._runs:
                 self._idle.set()
             if self._paused and self._bytes < self._enough // 2:

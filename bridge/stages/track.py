@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 from bridge import log
@@ -41,8 +41,8 @@ __all__ = ["READER", "Tracker"]
 READER = "tracker"
 _STEP_BYTES = 4 * 1024 * 1024
 _COMMIT_SECONDS = 1
-_MOST_SEEN = 50_000
-"""Events seen that are handed over at a time."""
+_MOST_SEEN = 4_000
+"""Events seen that are handed over at a time: that takes two milliseconds."""
 _LARGE_BYTES = 64 * 1024
 """A block above this is hashed in a thread, for it takes milliseconds."""
 
@@ -69,9 +69,11 @@ class Tracker:
         retry_seconds: float = 0.5,
         flight: Flight | None = None,
         aside: Aside | None = None,
+        make_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
     ) -> None:
         """Take up the state that the journal has.
 
+        `make_way` lets what cannot wait go first; nothing waits for the tracker.
         `gather_seconds` is how long what is said is gathered: a sync for every block that is
         replayed would be one more that live events wait for.
         """
@@ -83,6 +85,7 @@ class Tracker:
         self._retry_seconds = retry_seconds
         self._flight = flight or Flight.unkept()
         self._aside = aside
+        self._make_way = make_way
         items, now = journal.items(READER), time.monotonic()
         self._items: dict[str, bytes | None] = {}
         """What changed of the state and is not yet committed."""
@@ -158,8 +161,6 @@ class Tracker:
                 for part in self._flight.each(Work.TRACKING, group):
                     await self._track(part)
                 self._read = group.last
-                # Receiving comes first: no step holds the loop for more than a group.
-                await asyncio.sleep(0)
             await self._turn()
             stepped, self._stepped = self._stepped, asyncio.Event()
             stepped.set()
@@ -201,6 +202,9 @@ class Tracker:
     async def _track(self, group: Group) -> None:
         seq = group.first
         for run in group.runs:
+            # Receiving comes first: no step holds the loop for more than a run.
+            with self._flight.waiting():
+                await self._make_way()
             if seq + run.records - 1 > self._read:
                 kind, _, number = run.peer.partition("/")
                 if kind == OWN_PEER:

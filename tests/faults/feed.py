@@ -26,6 +26,8 @@ class Feed:
         self._maker = Maker(seed)
         self.sent: dict[str, int] = {}
         self.ends = asyncio.Event()
+        self.turned_away = 0
+        """How often a bridge closed the connection, or refused one."""
 
     async def bursts(self, port: int) -> None:
         """Send bursts, cut anywhere, until the peer goes away."""
@@ -54,9 +56,10 @@ class Feed:
         while not self.ends.is_set():
             try:
                 await self._steadily(port, per_second)
-            except OSError:
+            except OSError as error:
                 if not comes_back:
                     raise
+                self.turned_away += isinstance(error, ConnectionError)
                 for _ in range(per_second // 5):
                     self.frame()
                 await asyncio.sleep(0.2)

@@ -1,6 +1,7 @@
 """`stages.intake`: from the receivers into the journal, whatever the disk does."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from bridge.model import Group, Kind, Run
 from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.ports import Journal
 from bridge.settings import JournalSettings
-from bridge.stages.intake import Intake
+from bridge.stages.intake import LONGEST_WAY_SECONDS, Intake
 from tests.doubles import MemoryJournal
 from tests.support.waiting import during, until
 
@@ -239,3 +240,21 @@ async def test_cancelling_never_loses_a_commit_in_progress(tmp_path: Path) -> No
     async with open_journal(settings, Metrics()) as journal:
         (group,) = await journal.read(0, 1 << 30)
         assert list(group.runs) == bench.offered
+
+
+async def test_what_can_wait_makes_way_while_much_is_to_be_committed_but_not_for_long() -> None:
+    bench = Bench(limit=8 * MIB)
+    bench.memory.open.clear()
+    async with taking(bench):
+        await bench.intake.make_way()
+        bench.offer(size=MIB)
+        began = time.monotonic()
+        await bench.intake.make_way()
+        assert time.monotonic() - began >= LONGEST_WAY_SECONDS
+        way = asyncio.create_task(bench.intake.make_way())
+        await asyncio.sleep(0.001)
+        assert not way.done()
+        began = time.monotonic()
+        bench.memory.open.set()
+        await way
+        assert time.monotonic() - began < LONGEST_WAY_SECONDS

@@ -20,6 +20,7 @@ from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.settings import JournalSettings
 
+MIB = 1024 * 1024
 _SECONDS = 10
 
 
@@ -32,6 +33,7 @@ class _File(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         if self._disk.write_fails is not None:
             raise self._disk.write_fails
+        self._disk.journal_writes += self._path.suffix == ".db"
         super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
@@ -56,6 +58,8 @@ class Disk(apsw.VFS):
         """Cleared, a sync does not end."""
         self.answers.set()
         self.sync_fails = False
+        self.journal_writes = 0
+        """Those to the file itself, and not to its WAL."""
         self.write_fails: apsw.Error | None = None
 
     def xOpen(self, name: Any, flags: list[int]) -> _File:  # noqa: N802
@@ -131,6 +135,20 @@ async def test_a_disk_that_takes_long_holds_up_its_commit_and_nothing_else(
         finally:
             disk.answers.set()
         assert await appending == 2
+
+
+async def test_the_log_is_folded_early_behind_small_commits_and_late_behind_large_ones(
+    disk: Disk, folder: Path
+) -> None:
+    for size in (MIB // 4, 4 * MIB):
+        folded = [0]
+        async with _opened(folder) as journal:
+            for _ in range(24 * MIB // size):
+                disk.journal_writes = 0
+                await _append(journal, size)
+                folded.append(folded[-1] + (disk.journal_writes > 0))
+        # 24 MB in all: a fold for every 4 of them, or none below 32.
+        assert folded[-1] in ({5, 6} if size < MIB else {0}), size
 
 
 async def test_a_sync_that_failed_is_not_tried_again(disk: Disk, folder: Path) -> None:

@@ -136,6 +136,27 @@ def tracker_of(
     )
 
 
+async def test_what_cannot_wait_goes_first_at_each_run() -> None:
+    journal, way, asked = MemoryJournal(), asyncio.Event(), 0
+
+    async def make_way() -> None:
+        nonlocal asked
+        asked += 1
+        await way.wait()
+
+    tracker = Tracker(
+        journal, Metrics(), network="test", bounds=AT_ONCE, tick_seconds=0.001, make_way=make_way
+    )
+    await journal.append([Run("tcp/1", 5, 1, frame(b"")), Run("tcp/2", 5, 1, frame(b""))])
+    async with during(tracker.run()):
+        caught_up = asyncio.create_task(tracker.caught_up())
+        await asyncio.sleep(0.01)
+        assert (asked, caught_up.done()) == (1, False)
+        way.set()
+        await asyncio.wait_for(caught_up, 1)
+    assert asked == 2
+
+
 async def _tracked(journal: MemoryJournal, *runs: Run) -> Metrics:
     """Append each of `runs` when those before it are tracked."""
     metrics = Metrics()
