@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from bridge import __version__
 from bridge.errors import BridgeError
-from bridge.model import Message, Run, Way
+from bridge.model import Kind, Message, Run, Way
 
 __all__ = ["Metrics"]
 
@@ -137,7 +137,10 @@ class Metrics:
 
     def published(self, sink: str, messages: Sequence[Message], duplicates: int) -> None:
         """A batch was acknowledged."""
-        kinds = Counts([message.layout.kind for message in messages])
+        kinds = Counts[Kind]()
+        # By layout first, for those are few, and found by identity.
+        for layout, count in Counts([message.layout for message in messages]).items():
+            kinds[layout.kind] += count
         for kind, count in kinds.items():
             self._published.labels(sink, kind.value).inc(count)
             if kind.value == "dead-letter":

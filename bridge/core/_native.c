@@ -3,7 +3,7 @@
  * Functions for the steps that see every event. They know the form in which nodes send commits, reveals
  * and state changes, and of all kinds that which protobuf's serialiser writes. What is not exactly of
  * that form they leave to the Python beside them (`framing`, `decode`, `render`, `asjson`, `peek`,
- * `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged
+ * `binary.credits`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged
  * input: it only has to recognise what is sound. tests/properties/test_native_properties.py holds the
  * two together.
  *
@@ -100,9 +100,10 @@ static int octets(View *view, uint8_t tag, View *part)
 }
 
 typedef struct {
-    View hash;  /* what the event is about: key and subject */
-    View chain; /* of a reveal */
-    uint64_t state, seconds, nanos;
+    View hash;                          /* what the event is about: key and subject */
+    View chain;                         /* of a reveal */
+    View entry, weld, payer, signature; /* of a commit; the weld that of a chain's */
+    uint64_t state, seconds, nanos, credits, version;
 } Facts;
 
 static int instant(View *view, Facts *facts)
@@ -137,23 +138,22 @@ static int entry(View *view, Facts *facts)
  * proto/eventmessages/factomEvents.proto. */
 static int member(uint8_t kind, View view, Facts *facts)
 {
-    View ignored;
     uint64_t other;
     int fits;
     facts->seconds = facts->nanos = 0;
     switch (kind) {
     case CHAIN_COMMIT:
         fits = number(&view, 0x08, INT32_MAX, &facts->state) && octets(&view, 0x12, &facts->hash) &&
-               octets(&view, 0x1A, &ignored) && octets(&view, 0x22, &ignored) &&
-               timestamp(&view, 0x2A, facts) && number(&view, 0x30, UINT32_MAX, &other) &&
-               octets(&view, 0x3A, &ignored) && octets(&view, 0x42, &ignored) &&
-               number(&view, 0x48, UINT32_MAX, &other);
+               octets(&view, 0x1A, &facts->entry) && octets(&view, 0x22, &facts->weld) &&
+               timestamp(&view, 0x2A, facts) && number(&view, 0x30, UINT32_MAX, &facts->credits) &&
+               octets(&view, 0x3A, &facts->payer) && octets(&view, 0x42, &facts->signature) &&
+               number(&view, 0x48, UINT32_MAX, &facts->version);
         break;
     case ENTRY_COMMIT:
         fits = number(&view, 0x08, INT32_MAX, &facts->state) && octets(&view, 0x12, &facts->hash) &&
-               timestamp(&view, 0x1A, facts) && number(&view, 0x20, UINT32_MAX, &other) &&
-               octets(&view, 0x2A, &ignored) && octets(&view, 0x32, &ignored) &&
-               number(&view, 0x38, UINT32_MAX, &other);
+               timestamp(&view, 0x1A, facts) && number(&view, 0x20, UINT32_MAX, &facts->credits) &&
+               octets(&view, 0x2A, &facts->payer) && octets(&view, 0x32, &facts->signature) &&
+               number(&view, 0x38, UINT32_MAX, &facts->version);
         break;
     case ENTRY_REVEAL:
         fits = number(&view, 0x08, INT32_MAX, &facts->state) && entry(&view, facts) &&
@@ -839,6 +839,182 @@ static PyObject *identities(PyObject *self, PyObject *args)
     return failed ? NULL : PyLong_FromSsize_t(at);
 }
 
+/* credit_body(block) -> bytes, or None where `block` is for the long way
+ *
+ * Return the binary form of what stands in `block`, a serialised EntryCreditBlock, as
+ * `binary.credits.CreditBlock` writes it. */
+
+enum { OF_CHAIN = 0x0A, OF_ENTRY = 0x12, INCREASE = 0x1A, MINUTE = 0x22, SERVER = 0x2A };
+
+#define SIGNATURE 64
+#define LARGEST_OBJECT 201 /* a chain commit, with its code */
+
+/* Find the next object of a block, and its tag in the oneof. 0: none, or not of the one form. */
+static int next_object(View *block, uint8_t *tag, View *object)
+{
+    View entry;
+    if (!comes(block, 0x12) || !slice(block, &entry) || entry.at == entry.end)
+        return 0;
+    *tag = *entry.at++;
+    return slice(&entry, object) && entry.at == entry.end;
+}
+
+/* Step over the header of a serialised EntryCreditBlock. */
+static int credit_header(View *block)
+{
+    View header;
+    return !comes(block, 0x0A) || slice(block, &header);
+}
+
+static char *put_view(char *out, View view)
+{
+    return put(out, (Text){(const char *)view.at, view.end - view.at});
+}
+
+/* The highest byte first. */
+static char *big_endian(char *out, uint64_t value, int size)
+{
+    for (int at = size - 1; at >= 0; at--)
+        *out++ = (char)(value >> 8 * at);
+    return out;
+}
+
+/* varInt_F: 7 bits a byte, the highest first, all but the last marked. */
+static char *varint_f(char *out, uint64_t value)
+{
+    int more = 0;
+    while (more < 9 && value >> 7 * (more + 1))
+        more++;
+    for (; more; more--)
+        *out++ = (char)(value >> 7 * more | 0x80);
+    *out++ = (char)(value & 0x7F);
+    return out;
+}
+
+static int sizes(View view, Py_ssize_t size)
+{
+    return view.end - view.at == size;
+}
+
+static int credit_commit(uint8_t tag, View object, Buffer *out)
+{
+    int of_chain = tag == OF_CHAIN;
+    Facts facts;
+    if (!member(of_chain ? CHAIN_COMMIT : ENTRY_COMMIT, object, &facts) ||
+        !sizes(facts.payer, HASH) || !sizes(facts.signature, SIGNATURE) || facts.nanos % 1000000 ||
+        facts.credits > UINT8_MAX || facts.version > UINT8_MAX ||
+        (of_chain && (!sizes(facts.entry, HASH) || !sizes(facts.weld, HASH))))
+        return 0;
+    char *start = claim(out, LARGEST_OBJECT), *end = start;
+    if (!start)
+        return 0;
+    *end++ = of_chain ? 2 : 3;
+    end = big_endian(end, facts.version, 1);
+    end = big_endian(end, facts.seconds * 1000 + facts.nanos / 1000000, 6);
+    end = put_view(end, facts.hash);
+    if (of_chain)
+        end = put_view(put_view(end, facts.weld), facts.entry);
+    end = big_endian(end, facts.credits, 1);
+    end = put_view(put_view(end, facts.payer), facts.signature);
+    out->size -= LARGEST_OBJECT - (size_t)(end - start);
+    return 1;
+}
+
+static int credit_object(uint8_t tag, View object, Buffer *out)
+{
+    View payer, transaction;
+    uint64_t index, amount;
+    char *start, *end;
+    switch (tag) {
+    case OF_CHAIN:
+    case OF_ENTRY:
+        return credit_commit(tag, object, out);
+    case INCREASE:
+        if (!octets(&object, 0x0A, &payer) || !octets(&object, 0x12, &transaction) ||
+            !number(&object, 0x18, INT64_MAX, &index) ||
+            !number(&object, 0x20, INT64_MAX, &amount) || !sizes(payer, HASH) ||
+            !sizes(transaction, HASH))
+            return 0;
+        break;
+    case MINUTE:
+    case SERVER:
+        if (!number(&object, 0x08, UINT8_MAX, &amount))
+            return 0;
+        break;
+    default:
+        return 0;
+    }
+    start = end = object.at == object.end ? claim(out, LARGEST_OBJECT) : NULL;
+    if (!start)
+        return 0;
+    if (tag == INCREASE) {
+        *end++ = 4;
+        end = varint_f(varint_f(put_view(put_view(end, payer), transaction), index), amount);
+    } else {
+        *end++ = tag == MINUTE;
+        *end++ = (char)amount;
+    }
+    out->size -= LARGEST_OBJECT - (size_t)(end - start);
+    return 1;
+}
+
+static PyObject *credit_body(PyObject *self, PyObject *arg)
+{
+    Py_buffer buffer;
+    if (PyObject_GetBuffer(arg, &buffer, PyBUF_SIMPLE))
+        return NULL;
+    const uint8_t *start = buffer.buf;
+    View block = {start, start + buffer.len}, object;
+    Buffer out = {0};
+    uint8_t tag;
+    int fits = credit_header(&block);
+    while (fits && block.at < block.end)
+        fits = next_object(&block, &tag, &object) && credit_object(tag, object, &out);
+    PyBuffer_Release(&buffer);
+    PyObject *body = NULL;
+    if (fits)
+        body = PyBytes_FromStringAndSize(out.start, (Py_ssize_t)out.size);
+    else if (!PyErr_Occurred())
+        body = Py_NewRef(Py_None);
+    PyMem_Free(out.start);
+    return body;
+}
+
+/* credit_identities(block, begun) -> list of the identities of its commits, in order, or None
+ *
+ * As `identities`, of a serialised EntryCreditBlock. */
+
+static PyObject *credit_identities(PyObject *self, PyObject *args)
+{
+    Py_buffer buffer;
+    PyObject *begun, *out;
+    if (!PyArg_ParseTuple(args, "y*O", &buffer, &begun))
+        return NULL;
+    const uint8_t *start = buffer.buf;
+    View block = {start, start + buffer.len};
+    uint8_t tag;
+    int fits = (out = PyList_New(0)) && credit_header(&block);
+    while (fits && block.at < block.end) {
+        Frame frame = {0};
+        Facts facts;
+        fits = next_object(&block, &tag, &frame.member);
+        if (!fits || (tag != OF_CHAIN && tag != OF_ENTRY))
+            continue;
+        frame.kind = tag == OF_CHAIN ? CHAIN_COMMIT : ENTRY_COMMIT;
+        PyObject *found = NULL;
+        fits = member(frame.kind, frame.member, &facts) && (found = identity_of(&frame, begun)) &&
+               !PyList_Append(out, found);
+        Py_XDECREF(found);
+    }
+    PyBuffer_Release(&buffer);
+    if (!fits) {
+        Py_CLEAR(out);
+        if (!PyErr_Occurred())
+            return Py_NewRef(Py_None);
+    }
+    return out;
+}
+
 #define MOST_VALUES 32
 
 /* A message, taken apart. All is borrowed from it and from `prepared`. */
@@ -1079,6 +1255,8 @@ static PyMethodDef methods[] = {
     {"form", form, METH_VARARGS, NULL},
     {"events", events, METH_VARARGS, NULL},
     {"identities", identities, METH_VARARGS, NULL},
+    {"credit_body", credit_body, METH_O, NULL},
+    {"credit_identities", credit_identities, METH_VARARGS, NULL},
     {"records", records, METH_VARARGS, NULL},
     {"block", block, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -8,18 +8,21 @@ what has another shape (JSON, say) is too: those are decoded as for a sink.
 from __future__ import annotations
 
 import hashlib
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError as ProtobufError
 
 from bridge.core.decode import Event, decode
 from bridge.core.native import native
+from bridge.core.rebuild import commits
 from bridge.errors import DecodeError
 from bridge.model import Kind
 from bridge.pb.eventmessages.factomEvents_pb2 import (
     ChainCommit,
     DirectoryBlockCommit,
     EntryCommit,
+    EntryCreditBlock,
     FactomEvent,
 )
 
@@ -27,6 +30,7 @@ __all__ = [
     "Block",
     "Peeked",
     "Told",
+    "commit_identities",
     "commit_identity",
     "peek",
     "reveal_identity",
@@ -107,6 +111,15 @@ def take_identities(frames: bytes, at: int, out: list[int]) -> int:
         return at
     found: int = native.identities(frames, at, _nothing, out)
     return found
+
+
+def commit_identities(block: EntryCreditBlock, compiled: ModuleType | None = native) -> list[int]:
+    """Return the identity of each commit of a block, as `commit_identity`, in their order."""
+    if compiled is not None:
+        found: list[int] | None = compiled.credit_identities(block.SerializeToString(), _nothing)
+        if found is not None:
+            return found
+    return list(map(commit_identity, commits(block)))
 
 
 def commit_identity(member: ChainCommit | EntryCommit) -> int:

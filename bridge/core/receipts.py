@@ -17,7 +17,7 @@ from bridge.core.accounts import Accounts, Rows
 from bridge.core.binary.directory import DirectoryBlock
 from bridge.core.binary.entries import Entry, EntryBlock, reveal
 from bridge.core.framing import frame, split_frames
-from bridge.core.peek import commit_identity, peek, reveal_identity
+from bridge.core.peek import commit_identities, peek, reveal_identity
 from bridge.core.rebuild import commits
 from bridge.core.seen import Seen
 from bridge.core.waiting import Waiting
@@ -28,6 +28,7 @@ from bridge.pb.eventmessages.factomEvents_pb2 import (
     ChainCommit,
     DirectoryBlockCommit,
     EntryCommit,
+    EntryCreditBlock,
     EntryReveal,
     EventSource,
     FactomEvent,
@@ -190,11 +191,10 @@ class Receipts:
         """Open the account, and recover the commits that did not come, or wait for them."""
         account = _account(message, key)
         self._accounts.begin(account)
-        payloads = {}
-        for identity, commit in _commits(message).items():
-            account.commits_expected += 1
-            if identity not in self._seen:
-                payloads[identity] = _commit_event(commit).SerializeToString()
+        identities = commit_identities(message.entryCreditBlock)
+        account.commits_expected = len(set(identities))
+        lacking = {each for each in identities if each not in self._seen}
+        payloads = _payloads(message.entryCreditBlock, identities, lacking)
         if payloads and way is Way.LIVE:
             self._rows.put(_owed(account.height), b"".join(map(frame, payloads.values())))
             self._owe(account, set(payloads), now)
@@ -207,7 +207,7 @@ class Receipts:
         """Return the account as it was when the height was complete without its entries."""
         account = _account(message, key)
         account.links_verified = True
-        account.commits_expected = len(_commits(message))
+        account.commits_expected = len(set(commit_identities(message.entryCreditBlock)))
         account.commits_recovered = recovered
         self._accounts.begin(account)
         return account
@@ -300,8 +300,17 @@ def _account(message: DirectoryBlockCommit, key: bytes) -> BlockReceipt:
     return BlockReceipt(height=height, key_merkle_root=key, hashes_verified=True)
 
 
-def _commits(message: DirectoryBlockCommit) -> dict[int, ChainCommit | EntryCommit]:
-    return {commit_identity(each): each for each in commits(message.entryCreditBlock)}
+def _payloads(
+    block: EntryCreditBlock, identities: Sequence[int], lacking: set[int]
+) -> dict[int, bytes]:
+    """Return the commits of `block` that are lacking, as events; `identities` are those of all."""
+    if not lacking:
+        return {}
+    return {
+        identity: _commit_event(commit).SerializeToString()
+        for identity, commit in zip(identities, commits(block), strict=True)
+        if identity in lacking
+    }
 
 
 def _commit_event(commit: ChainCommit | EntryCommit) -> FactomEvent:

@@ -206,9 +206,8 @@ class _Examination:
     def _check_credit(self, directory: DirectoryBlock, linked: Links | None) -> bytes | None:
         claimed = self._message.entryCreditBlock
         known = linked.credit_full_hash if linked else None
-        block = CreditBlock.of_message(claimed, known or ZERO_HASH)
-        self._height("entry-credit-block", block.height, directory)
-        hashes = block.hashes()
+        self._height("entry-credit-block", claimed.header.blockHeight, directory)
+        hashes = CreditBlock.hashes_of_message(claimed, known or ZERO_HASH)
         self._equal("entry-credit-block", claimed.header.bodyHash, hashes.body_hash)
         if known is None:
             self._unprovable("entry-credit-block")

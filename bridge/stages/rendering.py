@@ -53,8 +53,7 @@ class Rendering:
             return rendered or self._keep(group, await self._in_portions(group))
 
     def _keep(self, group: Group, rendered: Rendered) -> Rendered:
-        size = sum([len(message.data) for message in rendered.messages])
-        if self._is_shared and size <= _KEPT_BYTES:
+        if self._is_shared and _size(rendered) <= _KEPT_BYTES:
             self._kept[group.first, group.last] = rendered
             if len(self._kept) > _KEPT_GROUPS:
                 self._kept.popitem(last=False)
@@ -73,3 +72,7 @@ class Rendering:
     def refused(self, message: Message, sink: str, error: str) -> Message:
         """Return the dead letter in place of `message`."""
         return self._renderer.refused(message, sink, error)
+
+
+def _size(rendered: Rendered) -> int:
+    return sum([len(message.data) for message in rendered.messages])

@@ -43,8 +43,11 @@ class _Pages:
         parts = {name: part._asdict() for name, part in self._health.parts.items()}
         return web.json_response({"ready": ready, "parts": parts}, status=200 if ready else 503)
 
-    async def metrics(self, _request: web.Request) -> web.Response:
-        text = generate_latest(self._metrics.registry)
+    async def metrics(self, request: web.Request) -> web.Response:
+        registry = self._metrics.registry
+        names = request.query.getall("name[]", [])
+        # As the other exporters of the library do: whoever asks often asks for little.
+        text = generate_latest(registry.restricted_registry(names) if names else registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

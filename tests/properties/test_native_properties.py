@@ -20,9 +20,25 @@ from bridge.core.routing import ChainFilter
 from bridge.core.tables import Tables
 from bridge.errors import DecodeError, FrameError
 from bridge.model import Group, Kind, Run
-from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent, ProcessListEvent
+from bridge.pb.eventmessages.factomEvents_pb2 import (
+    ChainCommit,
+    EntryCreditBlock,
+    EntryCreditBlockEntry,
+    FactomEvent,
+    IncreaseBalance,
+    MinuteNumber,
+    ProcessListEvent,
+    ServerIndexNumber,
+)
 from tests.properties.test_decode_properties import RECORDED, mutated
-from tests.support.both_ways import ALL, ROUTES, hold_renderers_together, hold_together
+from tests.support.both_ways import (
+    ALL,
+    ROUTES,
+    hold_credits_together,
+    hold_renderers_together,
+    hold_together,
+    is_short,
+)
 from tests.support.events import some_events
 
 ONE = ChainFilter.of([b"\x07" * 32])
@@ -196,6 +212,85 @@ def test_the_form_of_any_bytes(event: FactomEvent, data: st.DataObject) -> None:
     name = again.WhichOneof("event")
     if name is not None:
         assert getattr(again, name).SerializeToString() == payload[last:]
+
+
+def hashes(size: int = 32) -> st.SearchStrategy[bytes]:
+    """Nearly always of that size."""
+    sound = st.binary(min_size=size, max_size=size)
+    return st.sampled_from((size,) * 30 + (0, size - 1, size + 1)).flatmap(
+        lambda drawn: sound if drawn == size else st.binary(min_size=drawn, max_size=drawn)
+    )
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> EntryCreditBlockEntry:
+    """What may stand in an entry-credit block, with numbers on both sides of their bounds."""
+    made = EntryCreditBlockEntry()
+    match draw(st.integers(0, 40)):
+        case 0:
+            return made
+        case 1 | 2 | 3:
+            index = draw(st.sampled_from((0, 7, 255, 256)))
+            made.serverIndexNumber.CopyFrom(ServerIndexNumber(serverIndexNumber=index))
+        case 4 | 5 | 6:
+            made.minuteNumber.CopyFrom(MinuteNumber(minuteNumber=draw(st.sampled_from((0, 1, 10)))))
+        case each if each < 15:
+            numbers = st.sampled_from((0, 1, 127, 128, 16_383, 16_384, 2**56, 2**63 - 1, 2**64 - 1))
+            made.increaseBalance.CopyFrom(
+                IncreaseBalance(
+                    entryCreditPublicKey=draw(hashes()),
+                    transactionID=draw(hashes()),
+                    index=draw(numbers),
+                    amount=draw(numbers),
+                )
+            )
+        case each:
+            commit = made.chainCommit if each % 2 else made.entryCommit
+            _fill(draw, commit)
+    return made
+
+
+def _fill(draw: st.DrawFn, commit: Any) -> None:
+    commit.SetInParent()
+    commit.entityState = draw(st.integers(-1, 4))
+    commit.entryHash, commit.entryCreditPublicKey = draw(hashes()), draw(hashes())
+    commit.signature = draw(hashes(64))
+    commit.credits, commit.version = (draw(st.sampled_from((0, 1, 1, 255, 256))) for _ in "12")
+    commit.timestamp.seconds = draw(st.sampled_from((0, 1, 1_700_000_000, 253_402_300_800)))
+    commit.timestamp.nanos = draw(st.sampled_from((0, 0, 1_000_000, 999_000_000, 1, 10**9)))
+    if isinstance(commit, ChainCommit):
+        commit.chainIDHash, commit.weld = draw(hashes()), draw(hashes())
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(objects(), max_size=4), st.binary(max_size=32), st.booleans(), st.data())
+def test_credit_blocks(
+    entries: list[EntryCreditBlockEntry], before: bytes, counted: bool, data: st.DataObject
+) -> None:
+    block = EntryCreditBlock(entries=entries)
+    block.header.previousHeaderHash = before.ljust(32, b"b")
+    block.header.objectCount = len(entries) if counted else 3
+    hold_credits_together(block)
+    if native is None:
+        return
+    block.ClearField("header")
+    damaged = bytearray(block.SerializeToString())
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, len(damaged)))
+        damaged[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    is_short(bytes(damaged))
+
+
+def test_recorded_credit_blocks_go_the_short_way() -> None:
+    """Else it would be right and of no use."""
+    if native is None:
+        return
+    short = [
+        is_short(event.member.entryCreditBlock.SerializeToString())
+        for event in map(decode, RECORDED)
+        if event is not None and event.kind is Kind.DIRECTORY_BLOCK_COMMIT
+    ]
+    assert sum(short) > 0.9 * len(short) > 0
 
 
 def test_two_where_there_can_be_one_are_for_the_long_way() -> None:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from types import ModuleType
 from typing import Literal
 
+from google.protobuf.message import DecodeError as ProtobufError
+
+from bridge.core.binary.credits import CreditBlock, CreditHashes
+from bridge.core.decode import decode
 from bridge.core.framing import frame, split_frames
+from bridge.core.hashing import ZERO_HASH, sha256
 from bridge.core.kafkawire import KafkaWire
 from bridge.core.native import native
 from bridge.core.natswire import NatsWire
-from bridge.core.peek import peek
+from bridge.core.peek import commit_identities, peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter, Routes
-from bridge.model import Group, Message, Run
+from bridge.errors import DecodeError
+from bridge.model import Group, Kind, Message, Run
+from bridge.pb.eventmessages.factomEvents_pb2 import EntryCreditBlock
 
-__all__ = ["ALL", "ROUTES", "hold_renderers_together", "hold_together"]
+__all__ = [
+    "ALL",
+    "ROUTES",
+    "hold_credits_together",
+    "hold_renderers_together",
+    "hold_together",
+    "is_short",
+]
 
 JsonBytes = Literal["hex", "base64"]
 ROUTES = Routes("factom", {}, ())
@@ -61,6 +76,8 @@ def hold_together(payloads: list[bytes], peer: str, chains: ChainFilter = ALL) -
     messages = hold_renderers_together(group, chains, "protobuf")
     hold_the_wires_together(messages)
     hold_identities_together(frames)
+    for payload in payloads:
+        hold_block_together(payload)
 
 
 def hold_renderers_together(
@@ -114,3 +131,47 @@ def hold_identities_together(frames: bytes) -> None:
             assert found == ([] if known is None else [known])
         else:
             assert found == []
+
+
+def hold_block_together(payload: bytes) -> None:
+    try:
+        event = decode(payload)
+    except DecodeError:
+        return
+    if event is not None and event.kind is Kind.DIRECTORY_BLOCK_COMMIT:
+        hold_credits_together(event.member.entryCreditBlock)
+
+
+def hold_credits_together(block: EntryCreditBlock) -> None:
+    identities = [commit_identities(block, compiled) for compiled in (native, None)]
+    assert identities[0] == identities[1]
+    hashes = [_hashes(block, compiled) for compiled in (native, None)]
+    assert hashes[0] == hashes[1]
+
+
+def _hashes(block: EntryCreditBlock, compiled: ModuleType | None) -> CreditHashes | str:
+    try:
+        return CreditBlock.hashes_of_message(block, ZERO_HASH, compiled)
+    except DecodeError as error:
+        return str(error)
+
+
+def is_short(data: bytes) -> bool:
+    """Say whether the compiled part takes `data`, without a header, for a credit block; then it is one."""
+    assert native is not None
+    body, identities = native.credit_body(data), native.credit_identities(data, hashlib.sha256())
+    try:
+        block = EntryCreditBlock.FromString(data)
+    except ProtobufError:
+        # Of what is no commit the identities say nothing.
+        assert body is None
+        return False
+    if identities is not None:
+        assert identities == commit_identities(block, None)
+    if body is None:
+        return False
+    block.header.Clear()
+    block.header.previousHeaderHash, block.header.objectCount = ZERO_HASH, len(block.entries)
+    expected = CreditBlock.hashes_of_message(block, ZERO_HASH, None)
+    assert sha256(body) == expected.body_hash
+    return True

@@ -111,6 +111,16 @@ async def test_health_and_readiness_and_metrics_are_told() -> None:
         assert b"bridge_refused_total" in body
 
 
+async def test_of_the_metrics_those_are_told_that_are_asked_for() -> None:
+    async with _serving() as server:
+        asked = "name[]=bridge_height_highest&name[]=bridge_heights_missing"
+        status, body = await server.ask(f"/metrics?{asked}")
+        assert status == 200
+        told = {line.split()[0] for line in body.decode().splitlines() if line[0] != "#"}
+        assert told == {"bridge_height_highest", "bridge_heights_missing"}
+        assert await server.ask("/metrics?name[]=unheard_of") == (200, b"")
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [("localhost", 200), ("127.0.0.1:8060", 200), ("[::1]:8060", 200), ("evil.example", 403)],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from bridge.core.binary.commits import ChainCommit, EntryCommit
 from bridge.core.binary.directory import CREDIT_CHAIN
 from bridge.core.binary.wire import Reader, exactly, number, refuse, varint
 from bridge.core.hashing import sha256
+from bridge.core.native import native
 from bridge.pb.eventmessages import factomEvents_pb2 as pb
 
 __all__ = [
@@ -83,20 +85,22 @@ class CreditBlock:
 
     def hashes(self) -> CreditHashes:
         """Return the three hashes, computed from what the block holds."""
-        body = self._body()
-        header = self._header(body)
-        return CreditHashes(sha256(body), sha256(header), sha256(header + body))
+        return self._hashes(self._body(), len(self.items))
 
     @property
     def raw(self) -> bytes:
         """The binary form."""
         body = self._body()
-        return self._header(body) + body
+        return self._header(body, len(self.items)) + body
+
+    def _hashes(self, body: bytes, count: int) -> CreditHashes:
+        header = self._header(body, count)
+        return CreditHashes(sha256(body), sha256(header), sha256(header + body))
 
     def _body(self) -> bytes:
         return b"".join(map(_write, self.items))
 
-    def _header(self, body: bytes) -> bytes:
+    def _header(self, body: bytes, count: int) -> bytes:
         return b"".join(
             (
                 CREDIT_CHAIN,
@@ -106,7 +110,7 @@ class CreditBlock:
                 number(self.height, 4),
                 varint(len(self.expansion)),
                 self.expansion,
-                number(len(self.items), 8),
+                number(count, 8),
                 number(len(body), 8),
             )
         )
@@ -162,6 +166,24 @@ class CreditBlock:
             header.blockHeight,
             tuple(map(_item_of_message, message.entries)),
         )
+
+    @classmethod
+    def hashes_of_message(
+        cls,
+        message: pb.EntryCreditBlock,
+        previous_full_hash: bytes,
+        compiled: ModuleType | None = native,
+    ) -> CreditHashes:
+        """Return the hashes of the block that `message` tells, without making its items.
+
+        Without `compiled` it does the same, and takes ten times as long. Raises: as `of_message`.
+        """
+        body = compiled.credit_body(message.SerializeToString()) if compiled else None
+        count, header = len(message.entries), message.header
+        if body is None or header.objectCount != count:
+            return cls.of_message(message, previous_full_hash).hashes()
+        block = cls(header.previousHeaderHash, previous_full_hash, header.blockHeight, ())
+        return block._hashes(body, count)
 
 
 def _read(read: Reader) -> Item:
