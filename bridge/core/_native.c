@@ -3,9 +3,9 @@
  * Functions for the steps that see every event. They know the form in which nodes send commits, reveals
  * and state changes, and of all kinds that which protobuf's serialiser writes. What is not exactly of
  * that form they leave to the Python beside them (`framing`, `decode`, `render`, `asjson`, `peek`,
- * `binary.credits`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to judge damaged
- * input: it only has to recognise what is sound. tests/properties/test_native_properties.py holds the
- * two together.
+ * `binary.credits`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to
+ * judge damaged input: it only has to recognise what is sound. tests/properties/test_native_properties.py
+ * holds the two together.
  *
  * Each pointer into bytes is a View, and every read from one is checked against its end.
  */

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,9 +25,12 @@ _log = log.get("journal")
 
 
 def room_of(folder: Path) -> int:
-    """Return how many bytes anybody may still write on the disk of `folder`."""
+    """Return how many bytes anybody may still write on the disk of `folder`.
+
+    One that does not tell its size is taken to have room.
+    """
     disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
+    return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
 
 
 async def watch_disk(folder: Path, health: Health, every_seconds: float = 0.25) -> NoReturn:

@@ -39,7 +39,8 @@ from bridge.stages.saying import OWN_PEER, said
 __all__ = ["READER", "Tracker"]
 
 READER = "tracker"
-_STEP_BYTES = 4 * 1024 * 1024
+_STEP_BYTES = 1024 * 1024
+"""More is read back from the disk no faster, and is memory when the tracker has made way for long."""
 _COMMIT_SECONDS = 1
 _MOST_SEEN = 4_000
 """Events seen that are handed over at a time: that takes two milliseconds."""
