@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUn
 
 __all__ = [
     "PAGE_BYTES",
+    "WalLength",
     "connect",
     "fold",
     "fold_behind",
@@ -128,12 +129,34 @@ def one(connection: apsw.Connection, sql: str) -> Any:
     return next(iter(connection.execute(sql)))[0]
 
 
-def fold_behind(writer: apsw.Connection, size: int) -> None:
-    """Have the WAL folded behind a commit of `size` bytes, if it is long enough.
+class WalLength:
+    """How many pages the WAL has; with this SQLite folds it no more by itself."""
+
+    def __init__(self, writer: apsw.Connection) -> None:
+        self.pages = 0
+        writer.set_wal_hook(self._note)
+
+    def _note(self, _writer: apsw.Connection, _name: str, pages: int) -> int:
+        self.pages = pages
+        return apsw.SQLITE_OK
+
+
+def fold_behind(writer: apsw.Connection, pages: int, size: int) -> None:
+    """Fold the WAL, of so many pages, into the file behind a commit of `size` bytes, if it is long enough.
 
     Often, so that no commit waits long; seldom where rate counts more, for each time costs two syncs.
+    Where the disk has no room for it the WAL stays: what was committed is in there.
+
+    Raises:
+        StorageDamaged: a sync failed. SQLite's own folding would pass over that, and try again.
     """
-    writer.wal_autocheckpoint(_FEW_PAGES if size < _MUCH_BYTES else _MANY_PAGES)
+    if pages < (_FEW_PAGES if size < _MUCH_BYTES else _MANY_PAGES):
+        return
+    with suppress(StorageFull):
+        try:
+            writer.wal_checkpoint()
+        except apsw.Error as error:
+            refuse(error)
 
 
 def fold(writer: apsw.Connection) -> None:

@@ -26,7 +26,7 @@ from bridge.core.flight import Flight
 from bridge.core.groups import pack, unpack
 from bridge.core.hot import Hot
 from bridge.errors import StorageDamaged, StorageFull
-from bridge.journal.file import PAGE_BYTES, fold, fold_behind, one, read_only, refuse
+from bridge.journal.file import PAGE_BYTES, WalLength, fold, fold_behind, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
 from bridge.journal.rows import checkpoints, inherited, oldest, parts, row_of
@@ -78,6 +78,7 @@ class Journal:
         self._writer = writer
         self._reader = reader
         self._reserve = reserve
+        self._wal = WalLength(writer)
         self._items = read_only(Path(reader.filename))
         self._write_thread = ThreadPoolExecutor(1, "journal-writer")
         self._read_thread = ThreadPoolExecutor(1, "journal-reader")
@@ -255,7 +256,6 @@ class Journal:
                         write("DELETE FROM items WHERE reader = ? AND name = ?", (reader, item))
                     else:
                         write("INSERT OR REPLACE INTO items VALUES (?,?,?)", (reader, item, value))
-            fold_behind(self._writer, sum([len(run.frames) for run in runs]))
             write("COMMIT")
         except apsw.Error as error:
             self._roll_back()
@@ -265,6 +265,7 @@ class Journal:
         if advance:
             # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
             self._durable[advance[0]] = self._readers[advance[0]] = advance[1]
+        fold_behind(self._writer, self._wal.pages, sum([len(run.frames) for run in runs]))
         return groups
 
     def _roll_back(self) -> None:
@@ -327,6 +328,7 @@ class Journal:
                 list(self._writer.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"))
         except apsw.Error as error:
             refuse(error)
+        fold_behind(self._writer, self._wal.pages, 0)
         return len(old) == most or (over and not everything)
 
     def close(self) -> None:

@@ -33,13 +33,15 @@ class _File(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         if self._disk.write_fails is not None:
             raise self._disk.write_fails
+        if self._disk.no_room_for and self._path.name.endswith(self._disk.no_room_for):
+            raise _failed(apsw.FullError, apsw.SQLITE_FULL)
         self._disk.journal_writes += self._path.suffix == ".db"
         super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
         self._disk.syncs += 1
         self._disk.answers.wait(_SECONDS)
-        if self._disk.sync_fails:
+        if self._disk.sync_fails and self._path.name.endswith(self._disk.sync_fails):
             raise _failed(apsw.IOError, apsw.SQLITE_IOERR_FSYNC)
         super().xSync(flags)
         self._disk.keep(self._path)
@@ -57,7 +59,10 @@ class Disk(apsw.VFS):
         self.answers = threading.Event()
         """Cleared, a sync does not end."""
         self.answers.set()
-        self.sync_fails = False
+        self.sync_fails = ""
+        """End of the name of the file that cannot be synced."""
+        self.no_room_for = ""
+        """End of the name of the file that cannot be written."""
         self.journal_writes = 0
         """Those to the file itself, and not to its WAL."""
         self.write_fails: apsw.Error | None = None
@@ -154,12 +159,39 @@ async def test_the_log_is_folded_early_behind_small_commits_and_late_behind_larg
 async def test_a_sync_that_failed_is_not_tried_again(disk: Disk, folder: Path) -> None:
     async with _opened(folder) as journal:
         await _append(journal)
-        before, disk.sync_fails = disk.syncs, True
+        before, disk.sync_fails = disk.syncs, "-wal"
         with pytest.raises(StorageDamaged, match="synced"):
             await _append(journal)
         assert disk.syncs == before + 1
         assert journal.head == 1
-        disk.sync_fails = False
+        disk.sync_fails = ""
+
+
+async def test_a_sync_that_failed_when_the_log_was_folded_ends_it_too(
+    disk: Disk, folder: Path
+) -> None:
+    async with _opened(folder) as journal:
+        disk.sync_fails = ".db"
+        with pytest.raises(StorageDamaged, match="synced"):
+            for _ in range(40):
+                await _append(journal, MIB // 4)
+        disk.sync_fails = ""
+        # It was committed before. SQLite would have tried again, and then begun the log anew.
+        async with disk.after_a_cut() as left:
+            assert left.head > journal.head > 10
+
+
+async def test_a_fold_for_which_there_is_no_room_is_no_failure_of_the_commit(
+    disk: Disk, folder: Path
+) -> None:
+    async with _opened(folder) as journal:
+        disk.no_room_for = ".db"
+        for number in range(1, 41):
+            assert await _append(journal, MIB // 4) == number
+        disk.no_room_for = ""
+        await _append(journal)
+        async with disk.after_a_cut() as left:
+            assert left.head == 41
 
 
 @pytest.mark.parametrize(
