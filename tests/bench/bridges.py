@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -94,6 +95,7 @@ class BenchBridge:
             raise
         self.feed_port: int = found["feed"]
         self._status = f"http://127.0.0.1:{found['status']}"
+        self._asking = HTTPConnection("127.0.0.1", found["status"], timeout=30)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,8 +151,7 @@ class BenchBridge:
 
     def progress(self) -> Progress:
         """Return how far it is; asked often, so that only two metrics are told and read."""
-        with urllib.request.urlopen(f"{self._status}/metrics?{_TWO}", timeout=30) as answer:
-            lines = answer.read().decode().splitlines()
+        lines = self._ask(f"/metrics?{_TWO}").splitlines()
         accepted, published = 0.0, dict[str, float]()
         for line in lines:
             if line.startswith("bridge_events_accepted_total{"):
@@ -162,6 +163,17 @@ class BenchBridge:
                 sink = line.partition('sink="')[2].partition('"')[0]
                 published[sink] = published.get(sink, 0.0) + float(line.rpartition(" ")[2])
         return Progress(int(accepted), int(min(published.values(), default=0)))
+
+    def _ask(self, path: str) -> str:
+        """Ask on one connection that stays: a new one each time would cost the bridge more."""
+        try:
+            self._asking.request("GET", path)
+            return self._asking.getresponse().read().decode()
+        except (HTTPException, OSError):
+            # It was idle for so long that the bridge closed it.
+            self._asking.close()
+            self._asking.request("GET", path)
+            return self._asking.getresponse().read().decode()
 
     def check(self, blocks: int, patience_seconds: float = 60) -> None:
         """Return once all of the feed's `blocks` are verified and nothing was wrong.

@@ -22,9 +22,10 @@ one machine:
 > {machine}
 
 The bridge runs as one process on one core, its journal synced at every commit; the brokers, the sender and
-the measuring share the others: ratios mean more than figures. The script is written by hand
-(`tests/bench/reference.py`) and sends from memory: no socket, journal, headers or recovery. "always" is a
-NATS server that syncs each write, as the embedded one does.
+the measuring share the others: ratios mean more than figures. The script is what one would write by hand
+(`tests/bench/reference.py`): an asyncio server that takes the same feed off the same socket, on the bridge's
+core, without journal, headers or recovery. "always" is a NATS server that syncs each write, as the embedded
+one does.
 
 ## What is demanded, and what was measured
 

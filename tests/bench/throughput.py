@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 from tests.bench.feeds import SIZES, Feed
-from tests.bench.ground import MB, Ground
+from tests.bench.ground import MB, Ground, sending
 from tests.bench.reference import kafka_script, nats_script
 
 __all__ = ["measure"]
@@ -64,16 +65,18 @@ def _cases(ground: Ground) -> Iterator[tuple[str, str, str]]:
 def _run(ground: Ground, target: str, format_: str, feed: Feed) -> dict[str, float]:
     if target not in _SCRIPTS:
         return ground.play(target, format_ or "protobuf", feed)._asdict()
-    with ground.in_the_place_of_the_bridge():
-        if target == "script kafka":
-            seconds, cpu = kafka_script(feed.frames, ground.kafka.bootstrap)
-        else:
-            server = ground.nats[target.removeprefix("script ")]
-            seconds, cpu = nats_script(feed.frames, server.url)
     count = len(feed.frames)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with sending(feed.frames, port), ground.in_the_place_of_the_bridge():
+            if target == "script kafka":
+                took = kafka_script(listening, ground.kafka.bootstrap)
+            else:
+                server = ground.nats[target.removeprefix("script ")]
+                took = nats_script(listening, server.url, count)
     return {
-        "accepted": count / seconds,
-        "published": count / seconds,
-        "megabytes": feed.size / seconds / MB,
-        "cpu": cpu / count * 100_000,
+        "accepted": count / took.seconds,
+        "published": count / took.seconds,
+        "megabytes": feed.size / took.seconds / MB,
+        "cpu": took.cpu / count * 100_000,
     }
