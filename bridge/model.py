@@ -106,7 +106,10 @@ class Layout:
 
 
 class Message(NamedTuple):
-    """One message for the brokers: CloudEvents attributes and data."""
+    """One message for the brokers: CloudEvents attributes and data.
+
+    The compiled part makes others that have the same attributes (`core.short_way`).
+    """
 
     seq: int
     """The journal's number of the event that it came from."""
@@ -117,6 +120,11 @@ class Message(NamedTuple):
     layout: Layout
     values: tuple[str, ...]
     data: bytes
+
+    @property
+    def data_size(self) -> int:
+        """Bytes of `data`."""
+        return len(self.data)
 
     @property
     def kind(self) -> Kind:

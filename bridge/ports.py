@@ -192,6 +192,13 @@ class Sink(Protocol):
         """
         ...
 
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """Write what `publish` will send next, as far as that can be done ahead.
+
+        It is called while what comes before is under way. None of `messages` is over its limit.
+        """
+        ...
+
     async def publish(self, messages: Sequence[Message]) -> int:
         """Send `messages` in order; return how many of them the broker had already.
 

@@ -122,6 +122,8 @@ class ScriptedSink:
         self.answers.set()
         self.opened = 0
         self.is_open = False
+        self.prepared: list[int] = []
+        """Number of the first message of each list that it was told of ahead."""
         self.sent = 0
         """Messages handed to it, acknowledged or not."""
         self.acknowledged: list[Message] = []
@@ -160,6 +162,11 @@ class ScriptedSink:
     ) -> Standing:
         tail = self.last if self.last is not None and await ours(self.last) else None
         return Standing(tail, self.lost)
+
+    def prepare(self, messages: Sequence[Message]) -> None:
+        assert self.is_open, "prepared for a closed sink"
+        assert all(size(message) <= self._limit for message in messages)
+        self.prepared += [message.seq for message in messages[:1]]
 
     async def publish(self, messages: Sequence[Message]) -> int:
         assert self.is_open, "sent to a closed sink"

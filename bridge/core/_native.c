@@ -203,24 +203,24 @@ static int frame_of(View frames, Frame *frame)
 
 /* Text */
 
-static PyObject *name_copy, *name_update, *name_hexdigest, *name_digest;
+static PyObject *name_update, *name_digest;
+
+static char hex[256][2]; /* the two digits of each byte */
+
+static void make_hex(void)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int byte = 0; byte < 256; byte++) {
+        hex[byte][0] = digits[byte >> 4];
+        hex[byte][1] = digits[byte & 15];
+    }
+}
 
 static char *put_hex(char *out, View view)
 {
-    static const char digits[] = "0123456789abcdef";
-    for (; view.at < view.end; view.at++) {
-        *out++ = digits[*view.at >> 4];
-        *out++ = digits[*view.at & 15];
-    }
+    for (; view.at < view.end; view.at++, out += 2)
+        memcpy(out, hex[*view.at], 2);
     return out;
-}
-
-static PyObject *hexadecimal(View view)
-{
-    PyObject *text = PyUnicode_New(2 * (view.end - view.at), 127);
-    if (text)
-        put_hex((char *)PyUnicode_1BYTE_DATA(text), view);
-    return text;
 }
 
 static char *decimal(char *out, uint64_t value, int width)
@@ -266,36 +266,39 @@ static char *put_time(char *out, uint64_t seconds, uint64_t nanos)
     return out;
 }
 
-static PyObject *rfc3339(uint64_t seconds, uint64_t nanos)
-{
-    char text[LONGEST_TIME];
-    Py_ssize_t size = put_time(text, seconds, nanos) - text;
-    return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, text, size);
-}
-
 /* Writing */
 
+/* What is written becomes a bytes object without being copied once more. */
 typedef struct {
-    char *start;
-    size_t size, room;
+    PyObject *bytes; /* has more room than `size` */
+    size_t size;
 } Buffer;
+
+/* Say whether there is memory to begin with: about as much as will be written. */
+static int begin(Buffer *buffer, Py_ssize_t room)
+{
+    buffer->size = 0;
+    buffer->bytes = PyBytes_FromStringAndSize(NULL, room);
+    return buffer->bytes != NULL;
+}
 
 /* Make room for `more` bytes, and return where they go. */
 static char *claim(Buffer *buffer, size_t more)
 {
-    if (buffer->room - buffer->size < more) {
-        size_t room = (buffer->size + more) * 2;
-        char *start = PyMem_Realloc(buffer->start, room);
-        if (!start) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        buffer->start = start;
-        buffer->room = room;
-    }
-    char *place = buffer->start + buffer->size;
-    buffer->size += more;
+    size_t size = buffer->size + more;
+    if (size > (size_t)PyBytes_GET_SIZE(buffer->bytes) &&
+        _PyBytes_Resize(&buffer->bytes, (Py_ssize_t)size * 2))
+        return NULL;
+    char *place = PyBytes_AS_STRING(buffer->bytes) + buffer->size;
+    buffer->size = size;
     return place;
+}
+
+/* Return what was written; NULL with an error where there is no memory. */
+static PyObject *finish(Buffer *buffer)
+{
+    _PyBytes_Resize(&buffer->bytes, (Py_ssize_t)buffer->size);
+    return buffer->bytes;
 }
 
 typedef struct {
@@ -320,6 +323,7 @@ static int text_of(PyObject *object, Text *text)
     return text->start != NULL;
 }
 
+static const Text NO_TEXT = {"", 0};
 static const Text QUOTE = {"\"", 1};
 
 static int append(Buffer *buffer, Text text)
@@ -530,15 +534,18 @@ static int json_object(const Table *table, View view, Buffer *out)
     return (*begin.start == ',' || append(out, begin)) && append(out, (Text){"}", 1});
 }
 
+#define JSON_ROOM 512 /* names of fields, and times */
+
 /* Return the member as JSON; NULL without an error where it is for the long way. */
 static PyObject *json_text(const Table *table, View member)
 {
-    Buffer buffer = {0};
-    PyObject *text = NULL;
+    Buffer buffer;
+    if (!begin(&buffer, JSON_ROOM + 2 * (member.end - member.at)))
+        return NULL;
     if (json_object(table, member, &buffer))
-        text = PyBytes_FromStringAndSize(buffer.start, (Py_ssize_t)buffer.size);
-    PyMem_Free(buffer.start);
-    return text;
+        return finish(&buffer);
+    Py_XDECREF(buffer.bytes);
+    return NULL;
 }
 
 static PyObject *json(PyObject *self, PyObject *args)
@@ -622,183 +629,357 @@ static PyObject *form(PyObject *self, PyObject *args)
     return table ? Py_BuildValue("nn", parts > 0 ? parts : 0, place) : NULL;
 }
 
-/* SHA-256 of `data` behind what `begun` has hashed: as hex digits, or as bytes. */
-static PyObject *hashed(PyObject *begun, PyObject *data, PyObject *how)
+/* hash_with(sha256, begin, update, end) -> None
+ *
+ * Hash with OpenSSL's SHA256_Init, SHA256_Update and SHA256_Final, which stand at these addresses; or,
+ * where they are 0, by calls of `sha256`, hashlib's: the same, but for a commit these take longer than
+ * the hashing. */
+
+#define MOST_STATE 512 /* bytes; a SHA256_CTX has 112 */
+
+static struct {
+    PyObject *type;
+    int (*begin)(void *);
+    int (*update)(void *, const void *, size_t);
+    int (*end)(uint8_t *, void *);
+} sha256;
+
+static PyObject *hash_with(PyObject *self, PyObject *args)
 {
-    PyObject *digest = NULL, *hash = PyObject_CallMethodNoArgs(begun, name_copy);
-    if (!hash)
+    PyObject *type;
+    unsigned long long begin, update, end;
+    if (!PyArg_ParseTuple(args, "OKKK", &type, &begin, &update, &end))
         return NULL;
-    PyObject *done = PyObject_CallMethodOneArg(hash, name_update, data);
-    if (done) {
-        Py_DECREF(done);
-        digest = PyObject_CallMethodNoArgs(hash, how);
-    }
-    Py_DECREF(hash);
-    return digest;
+    Py_XSETREF(sha256.type, Py_NewRef(type));
+    sha256.begin = (int (*)(void *))(uintptr_t)begin;
+    sha256.update = (int (*)(void *, const void *, size_t))(uintptr_t)update;
+    sha256.end = (int (*)(uint8_t *, void *))(uintptr_t)end;
+    Py_RETURN_NONE;
 }
+
+/* Put the SHA-256 of `salt` and `data` into `out`; 0: an error. */
+static int hashed(Text salt, View data, uint8_t out[HASH])
+{
+    if (sha256.begin) {
+        _Alignas(16) uint8_t state[MOST_STATE];
+        int fits = sha256.begin(state) && sha256.update(state, salt.start, (size_t)salt.size) &&
+                   sha256.update(state, data.at, (size_t)(data.end - data.at)) &&
+                   sha256.end(out, state);
+        if (!fits)
+            PyErr_SetString(PyExc_RuntimeError, "SHA-256 fails");
+        return fits;
+    }
+    if (!sha256.type) {
+        PyErr_SetString(PyExc_RuntimeError, "hash_with was not called");
+        return 0;
+    }
+    PyObject *view = PyMemoryView_FromMemory((char *)data.at, data.end - data.at, PyBUF_READ);
+    PyObject *hash = view ? PyObject_CallFunction(sha256.type, "y#", salt.start, salt.size) : NULL;
+    PyObject *done = hash ? PyObject_CallMethodOneArg(hash, name_update, view) : NULL;
+    PyObject *digest = done ? PyObject_CallMethodNoArgs(hash, name_digest) : NULL;
+    int fits = digest && PyBytes_CheckExact(digest) && PyBytes_GET_SIZE(digest) == HASH;
+    if (fits)
+        memcpy(out, PyBytes_AS_STRING(digest), HASH);
+    else if (digest)
+        PyErr_SetString(PyExc_TypeError, "not a SHA-256");
+    Py_XDECREF(digest);
+    Py_XDECREF(done);
+    Py_XDECREF(hash);
+    Py_XDECREF(view);
+    return fits;
+}
+
+/* LazyMessage: a message whose attributes are written when they are asked for
+ *
+ * It holds the bytes that the event came in, and where its facts stand in them. `records` and `block`
+ * write it from there; whoever else asks gets what `render` would have told. */
+
+#define ID_BYTES 16
+#define MOST_VALUES 32
+
+enum { OF_LAYOUT, OF_SALT, OF_ORIGIN, OF_TABLE, TOLD }; /* places in what is told of an envelope */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *frames, *told, *received, *states;
+    PyObject *json; /* NULL: the data is the member as it came */
+    View member;
+    const uint8_t *about; /* the hash that is subject and key */
+    uint64_t seq, seconds, nanos, state;
+    uint8_t kind, id[ID_BYTES];
+} Lazy;
+
+static PyTypeObject lazy_type;
+
+/* The values of a message, and room for those that are written. */
+typedef struct {
+    Text values[MOST_VALUES];
+    Py_ssize_t count;
+    char room[2 * ID_BYTES + LONGEST_TIME + 20 + 2 * HASH];
+} Values;
+
+static Text lazy_data(const Lazy *lazy)
+{
+    if (lazy->json)
+        return (Text){PyBytes_AS_STRING(lazy->json), PyBytes_GET_SIZE(lazy->json)};
+    return (Text){(const char *)lazy->member.at, lazy->member.end - lazy->member.at};
+}
+
+/* In the order of the layouts that `render` makes. */
+static int lazy_values(const Lazy *lazy, Values *values)
+{
+    PyObject *origin = PyTuple_GET_ITEM(lazy->told, OF_ORIGIN);
+    Text *next = values->values, received;
+    int is_reveal = lazy->kind == ENTRY_REVEAL;
+    if (PyTuple_GET_SIZE(origin) > MOST_VALUES - 8) {
+        PyErr_SetString(PyExc_ValueError, "too many values");
+        return 0;
+    }
+    if (!text_of(lazy->received, &received))
+        return 0;
+    char *start = values->room, *end = put_hex(start, (View){lazy->id, lazy->id + ID_BYTES});
+    *next++ = (Text){start, end - start};
+    if (lazy->seconds) {
+        uint64_t nanos = lazy->nanos;
+        if (is_reveal && nanos < 1000000)
+            nanos *= 1000; /* the node's quirk: core/facts.py */
+        start = end;
+        end = put_time(start, lazy->seconds, nanos);
+        *next++ = (Text){start, end - start};
+    } else {
+        *next++ = received;
+    }
+    start = end;
+    end = decimal(start, lazy->seq, 20);
+    *next++ = (Text){start, end - start};
+    *next++ = received;
+    start = end;
+    end = put_hex(start, (View){lazy->about, lazy->about + HASH});
+    Text subject = {start, end - start};
+    *next++ = subject;
+    *next++ = subject;
+    if (!text_of(PyTuple_GET_ITEM(lazy->states, (Py_ssize_t)lazy->state), next++))
+        return 0;
+    if (is_reveal)
+        *next++ = subject;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(origin); i++)
+        if (!text_of(PyTuple_GET_ITEM(origin, i), next++))
+            return 0;
+    values->count = next - values->values;
+    return 1;
+}
+
+static PyObject *unicode(Text text)
+{
+    return PyUnicode_FromStringAndSize(text.start, text.size);
+}
+
+static PyObject *get_value(PyObject *self, Py_ssize_t place)
+{
+    Values values;
+    return lazy_values((Lazy *)self, &values) ? unicode(values.values[place]) : NULL;
+}
+
+static PyObject *get_seq(PyObject *self, void *closure)
+{
+    return PyLong_FromUnsignedLongLong(((Lazy *)self)->seq);
+}
+
+static PyObject *get_id(PyObject *self, void *closure)
+{
+    return get_value(self, 0);
+}
+
+static PyObject *get_key(PyObject *self, void *closure)
+{
+    return get_value(self, 5);
+}
+
+static PyObject *get_token(PyObject *self, void *closure)
+{
+    return ((Lazy *)self)->kind == ENTRY_REVEAL ? get_value(self, 5) : unicode(NO_TEXT);
+}
+
+static PyObject *get_layout(PyObject *self, void *closure)
+{
+    return Py_NewRef(PyTuple_GET_ITEM(((Lazy *)self)->told, OF_LAYOUT));
+}
+
+static PyObject *get_values(PyObject *self, void *closure)
+{
+    Values values;
+    if (!lazy_values((Lazy *)self, &values))
+        return NULL;
+    PyObject *found = PyTuple_New(values.count);
+    for (Py_ssize_t i = 0; found && i < values.count; i++) {
+        PyObject *value = unicode(values.values[i]);
+        if (!value)
+            Py_CLEAR(found);
+        else
+            PyTuple_SET_ITEM(found, i, value);
+    }
+    return found;
+}
+
+static PyObject *get_data(PyObject *self, void *closure)
+{
+    Text data = lazy_data((Lazy *)self);
+    return PyBytes_FromStringAndSize(data.start, data.size);
+}
+
+static PyObject *get_data_size(PyObject *self, void *closure)
+{
+    return PyLong_FromSsize_t(lazy_data((Lazy *)self).size);
+}
+
+static PyGetSetDef lazy_attributes[] = {
+    {"seq", get_seq, NULL, NULL, NULL},
+    {"id", get_id, NULL, NULL, NULL},
+    {"key", get_key, NULL, NULL, NULL},
+    {"token", get_token, NULL, NULL, NULL},
+    {"layout", get_layout, NULL, NULL, NULL},
+    {"values", get_values, NULL, NULL, NULL},
+    {"data", get_data, NULL, NULL, NULL},
+    {"data_size", get_data_size, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void forget_lazy(PyObject *self)
+{
+    Lazy *lazy = (Lazy *)self;
+    Py_XDECREF(lazy->frames);
+    Py_XDECREF(lazy->told);
+    Py_XDECREF(lazy->received);
+    Py_XDECREF(lazy->states);
+    Py_XDECREF(lazy->json);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyTypeObject lazy_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "bridge.core._native.LazyMessage",
+    .tp_basicsize = sizeof(Lazy),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_dealloc = forget_lazy,
+    .tp_getset = lazy_attributes,
+};
 
 /* events(frames, at, seq, received, known, states, message, out) -> (at, seq)
  *
  * Append to `out` the messages of commits, reveals and state changes, as `render` makes them, from the
  * record at `at` on, which has the number `seq`; and return the place and the number of the first
  * record that is for the long way. `known` says, for what stands in front of a member (its tag
- * included), the layout, a SHA-256 begun with the kind, the values of the envelope's own attributes, and
+ * included), the layout, what is hashed in front of the data, the values of the envelope's own attributes, and
  * the table with which the data is written as JSON, or None; an envelope that it lacks is for the long
- * way. */
+ * way. `message` is their type, a LazyMessage. */
 
-typedef struct {
-    PyObject *received, *states, *type;
-    PyObject *layout, *begun, *origin; /* of the envelope */
-    const Table *table;
-} Context;
-
-static PyObject *values_of(const Context *context, const Frame *frame, const Facts *facts,
-                           PyObject *id, PyObject *subject, uint64_t seq)
+/* Return the message of an event; NULL without an error where it is for the long way. */
+static PyObject *message_of(PyTypeObject *type, PyObject *told, const Frame *frame,
+                            const Facts *facts, uint64_t seq)
 {
-    int is_reveal = frame->kind == ENTRY_REVEAL;
-    Py_ssize_t extra = PyTuple_GET_SIZE(context->origin), fixed = is_reveal ? 8 : 7;
-    uint64_t nanos = facts->nanos;
-    if (is_reveal && nanos < 1000000)
-        nanos *= 1000; /* the node's quirk: core/facts.py */
-    PyObject *values = PyTuple_New(fixed + extra);
-    if (!values)
+    PyObject *capsule = PyTuple_GET_ITEM(told, OF_TABLE), *json = NULL;
+    uint8_t digest[HASH];
+    Text salt;
+    if (!text_of(PyTuple_GET_ITEM(told, OF_SALT), &salt) || !hashed(salt, frame->member, digest))
         return NULL;
-    PyObject *time = facts->seconds ? rfc3339(facts->seconds, nanos)
-                                    : Py_NewRef(context->received);
-    char digits[20];
-    decimal(digits, seq, 20);
-    PyObject *place = PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, digits, 20);
-    PyTuple_SET_ITEM(values, 0, Py_NewRef(id));
-    PyTuple_SET_ITEM(values, 1, time);
-    PyTuple_SET_ITEM(values, 2, place);
-    PyTuple_SET_ITEM(values, 3, Py_NewRef(context->received));
-    PyTuple_SET_ITEM(values, 4, Py_NewRef(subject));
-    PyTuple_SET_ITEM(values, 5, Py_NewRef(subject));
-    PyTuple_SET_ITEM(values, 6,
-                     Py_NewRef(PyTuple_GET_ITEM(context->states, (Py_ssize_t)facts->state)));
-    if (is_reveal)
-        PyTuple_SET_ITEM(values, 7, Py_NewRef(subject));
-    for (Py_ssize_t i = 0; i < extra; i++)
-        PyTuple_SET_ITEM(values, fixed + i, Py_NewRef(PyTuple_GET_ITEM(context->origin, i)));
-    if (!time || !place)
-        Py_CLEAR(values);
-    return values;
+    if (capsule != Py_None &&
+        !(json = json_text(PyCapsule_GetPointer(capsule, TABLE), frame->member)))
+        return NULL;
+    Lazy *lazy = (Lazy *)type->tp_alloc(type, 0);
+    if (!lazy) {
+        Py_XDECREF(json);
+        return NULL;
+    }
+    lazy->told = Py_NewRef(told);
+    lazy->json = json;
+    lazy->member = frame->member;
+    lazy->about = frame->kind == ENTRY_REVEAL ? facts->chain.at : facts->hash.at;
+    lazy->seq = seq;
+    lazy->seconds = facts->seconds;
+    lazy->nanos = facts->nanos;
+    lazy->state = facts->state;
+    lazy->kind = frame->kind;
+    memcpy(lazy->id, digest, ID_BYTES);
+    return (PyObject *)lazy;
 }
 
-static PyObject *message_of(const Context *context, const Frame *frame, const Facts *facts,
-                            uint64_t seq)
+/* What is told of an envelope; NULL without an error where nothing is. */
+static PyObject *told_of(PyObject *known, View envelope)
 {
-    View about = frame->kind == ENTRY_REVEAL ? facts->chain : facts->hash;
-    PyObject *data = NULL, *digest = NULL, *id = NULL, *subject = NULL, *values = NULL;
-    PyObject *place = NULL, *message = NULL;
-    data = PyBytes_FromStringAndSize((const char *)frame->member.at,
-                                     frame->member.end - frame->member.at);
-    if (data && (digest = hashed(context->begun, data, name_hexdigest)))
-        id = PyUnicode_Substring(digest, 0, 32);
-    if (id && context->table)
-        Py_SETREF(data, json_text(context->table, frame->member));
-    if (id && data && (subject = hexadecimal(about)))
-        values = values_of(context, frame, facts, id, subject, seq);
-    if (values && (place = PyLong_FromUnsignedLongLong(seq)))
-        message = ((PyTypeObject *)context->type)->tp_alloc((PyTypeObject *)context->type, 7);
-    if (message) {
-        PyTuple_SET_ITEM(message, 0, Py_NewRef(place));
-        PyTuple_SET_ITEM(message, 1, Py_NewRef(id));
-        PyTuple_SET_ITEM(message, 2, Py_NewRef(subject));
-        PyTuple_SET_ITEM(message, 3, frame->kind == ENTRY_REVEAL
-                                         ? Py_NewRef(subject)
-                                         : PyUnicode_FromStringAndSize(NULL, 0));
-        PyTuple_SET_ITEM(message, 4, Py_NewRef(context->layout));
-        PyTuple_SET_ITEM(message, 5, Py_NewRef(values));
-        PyTuple_SET_ITEM(message, 6, Py_NewRef(data));
+    PyObject *key = PyBytes_FromStringAndSize((const char *)envelope.at, envelope.end - envelope.at);
+    PyObject *told = key ? PyDict_GetItemWithError(known, key) : NULL;
+    Py_XDECREF(key);
+    if (told && (!PyTuple_Check(told) || PyTuple_GET_SIZE(told) != TOLD ||
+                 !PyTuple_Check(PyTuple_GET_ITEM(told, OF_ORIGIN)) ||
+                 (PyTuple_GET_ITEM(told, OF_TABLE) != Py_None &&
+                  !PyCapsule_IsValid(PyTuple_GET_ITEM(told, OF_TABLE), TABLE)))) {
+        PyErr_SetString(PyExc_TypeError, "not what is told of an envelope");
+        return NULL;
     }
-    Py_XDECREF(data);
-    Py_XDECREF(digest);
-    Py_XDECREF(id);
-    Py_XDECREF(subject);
-    Py_XDECREF(values);
-    Py_XDECREF(place);
-    return message;
+    return told;
 }
 
 static PyObject *events(PyObject *self, PyObject *args)
 {
-    Py_buffer buffer;
     Py_ssize_t at;
     unsigned long long seq;
-    PyObject *known, *out;
-    Context context = {0};
-    if (!PyArg_ParseTuple(args, "y*nKUO!O!O!O!", &buffer, &at, &seq, &context.received,
-                          &PyDict_Type, &known, &PyTuple_Type, &context.states, &PyType_Type,
-                          &context.type, &PyList_Type, &out))
+    PyObject *bytes, *known, *received, *states, *out, *told = NULL;
+    PyTypeObject *type;
+    if (!PyArg_ParseTuple(args, "SnKUO!O!O!O!", &bytes, &at, &seq, &received, &PyDict_Type, &known,
+                          &PyTuple_Type, &states, &PyType_Type, &type, &PyList_Type, &out))
         return NULL;
-    const uint8_t *start = buffer.buf;
-    View frames = {start + at, start + buffer.len}, last = {NULL, NULL};
-    int failed = 0;
-    if (at < 0 || at > buffer.len) {
-        PyErr_SetString(PyExc_ValueError, "`at` is outside the frames");
-        failed = 1;
+    if (!PyType_IsSubtype(type, &lazy_type) || at < 0 || at > PyBytes_GET_SIZE(bytes)) {
+        PyErr_SetString(PyExc_ValueError, "no LazyMessage, or `at` is outside the frames");
+        return NULL;
     }
-    while (!failed && frames.at < frames.end) {
+    const uint8_t *start = (const uint8_t *)PyBytes_AS_STRING(bytes);
+    View frames = {start + at, start + PyBytes_GET_SIZE(bytes)}, last = {NULL, NULL};
+    while (frames.at < frames.end) {
         Frame frame;
         Facts facts;
         if (!frame_of(frames, &frame) || !member(frame.kind, frame.member, &facts) ||
-            facts.state >= (uint64_t)PyTuple_GET_SIZE(context.states))
+            facts.state >= (uint64_t)PyTuple_GET_SIZE(states))
             break;
         Py_ssize_t size = frame.envelope.end - frame.envelope.at;
         if (size != last.end - last.at || memcmp(last.at, frame.envelope.at, (size_t)size)) {
-            PyObject *key = PyBytes_FromStringAndSize((const char *)frame.envelope.at, size);
-            PyObject *entry = key ? PyDict_GetItemWithError(known, key) : NULL;
-            Py_XDECREF(key);
-            if (!entry) {
-                failed = PyErr_Occurred() != NULL;
+            if (!(told = told_of(known, frame.envelope)))
                 break;
-            }
-            PyObject *capsule;
-            if (!PyArg_ParseTuple(entry, "OOO!O", &context.layout, &context.begun, &PyTuple_Type,
-                                  &context.origin, &capsule) ||
-                (capsule != Py_None && !PyCapsule_IsValid(capsule, TABLE))) {
-                failed = 1;
-                break;
-            }
-            context.table = capsule == Py_None ? NULL : PyCapsule_GetPointer(capsule, TABLE);
             last = frame.envelope;
         }
-        PyObject *message = message_of(&context, &frame, &facts, seq);
-        if (!message) {
-            failed = PyErr_Occurred() != NULL;
+        PyObject *message = message_of(type, told, &frame, &facts, seq);
+        if (!message)
             break;
-        }
-        failed = PyList_Append(out, message);
+        Lazy *lazy = (Lazy *)message;
+        lazy->frames = Py_NewRef(bytes);
+        lazy->received = Py_NewRef(received);
+        lazy->states = Py_NewRef(states);
+        int failed = PyList_Append(out, message);
         Py_DECREF(message);
+        if (failed)
+            break;
         seq++;
         frames.at = frame.next;
     }
-    at = frames.at - start;
-    PyBuffer_Release(&buffer);
-    return failed ? NULL : Py_BuildValue("nK", at, seq);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("nK", frames.at - start, seq);
 }
 
-/* identities(frames, at, begun, out) -> at
+/* identities(frames, at, out) -> at
  *
  * Append to `out` the identities of commits and reveals, as `peek` tells them, and return the place of
- * the first record that is for the long way. `begun` is a SHA-256 of nothing. */
+ * the first record that is for the long way. */
 
-static PyObject *identity_of(const Frame *frame, PyObject *begun)
+static PyObject *identity_of(const Frame *frame)
 {
     View view = frame->member;
     uint64_t state;
     if (!number(&view, 0x08, UINT64_MAX, &state))
         return NULL;
-    PyObject *data = PyBytes_FromStringAndSize((const char *)view.at, view.end - view.at);
-    PyObject *digest = data ? hashed(begun, data, name_digest) : NULL;
-    Py_XDECREF(data);
-    if (!digest)
+    uint8_t digest[HASH];
+    if (!hashed(NO_TEXT, view, digest))
         return NULL;
     uint64_t found = 0;
     for (int i = 0; i < 8; i++)
-        found = found << 8 | (uint8_t)PyBytes_AS_STRING(digest)[i];
-    Py_DECREF(digest);
+        found = found << 8 | digest[i];
     return PyLong_FromUnsignedLongLong(found ^ frame->kind);
 }
 
@@ -806,8 +987,8 @@ static PyObject *identities(PyObject *self, PyObject *args)
 {
     Py_buffer buffer;
     Py_ssize_t at;
-    PyObject *begun, *out;
-    if (!PyArg_ParseTuple(args, "y*nOO!", &buffer, &at, &begun, &PyList_Type, &out))
+    PyObject *out;
+    if (!PyArg_ParseTuple(args, "y*nO!", &buffer, &at, &PyList_Type, &out))
         return NULL;
     const uint8_t *start = buffer.buf;
     View frames = {start + at, start + buffer.len};
@@ -828,7 +1009,7 @@ static PyObject *identities(PyObject *self, PyObject *args)
                 hash = hash << 8 | facts.hash.at[i];
             found = PyLong_FromUnsignedLongLong(hash);
         } else if (frame.kind != STATE_CHANGE) {
-            found = identity_of(&frame, begun);
+            found = identity_of(&frame);
         }
         failed = frame.kind != STATE_CHANGE && (!found || PyList_Append(out, found));
         Py_XDECREF(found);
@@ -837,6 +1018,50 @@ static PyObject *identities(PyObject *self, PyObject *args)
     at = frames.at - start;
     PyBuffer_Release(&buffer);
     return failed ? NULL : PyLong_FromSsize_t(at);
+}
+
+/* merkle_root(leaves) -> bytes, or None where they are not hashes, or none
+ *
+ * Return the root over `leaves`, as `hashing.merkle_root` does. */
+
+static PyObject *merkle_root(PyObject *self, PyObject *arg)
+{
+    PyObject *leaves = PySequence_Fast(arg, "not a sequence");
+    if (!leaves)
+        return NULL;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(leaves);
+    /* One more, for an odd last one. */
+    uint8_t *level = PyMem_Malloc(((size_t)count + 1) * HASH);
+    int fits = level && count > 0;
+    if (!level)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; fits && i < count; i++) {
+        PyObject *leaf = PySequence_Fast_GET_ITEM(leaves, i);
+        fits = PyBytes_CheckExact(leaf) && PyBytes_GET_SIZE(leaf) == HASH;
+        if (fits)
+            memcpy(level + i * HASH, PyBytes_AS_STRING(leaf), HASH);
+    }
+    Py_DECREF(leaves);
+    while (fits && count > 1) {
+        if (count % 2) {
+            memcpy(level + count * HASH, level + (count - 1) * HASH, HASH);
+            count++;
+        }
+        for (Py_ssize_t i = 0; fits && i < count; i += 2) {
+            View pair = {level + i * HASH, level + (i + 2) * HASH};
+            uint8_t digest[HASH];
+            fits = hashed(NO_TEXT, pair, digest);
+            memcpy(level + i / 2 * HASH, digest, HASH);
+        }
+        count /= 2;
+    }
+    PyObject *root = NULL;
+    if (fits)
+        root = PyBytes_FromStringAndSize((const char *)level, HASH);
+    else if (!PyErr_Occurred())
+        root = Py_NewRef(Py_None);
+    PyMem_Free(level);
+    return root;
 }
 
 /* credit_body(block) -> bytes, or None where `block` is for the long way
@@ -965,30 +1190,27 @@ static PyObject *credit_body(PyObject *self, PyObject *arg)
         return NULL;
     const uint8_t *start = buffer.buf;
     View block = {start, start + buffer.len}, object;
-    Buffer out = {0};
+    Buffer out;
     uint8_t tag;
-    int fits = credit_header(&block);
+    int fits = begin(&out, buffer.len) && credit_header(&block);
     while (fits && block.at < block.end)
         fits = next_object(&block, &tag, &object) && credit_object(tag, object, &out);
     PyBuffer_Release(&buffer);
-    PyObject *body = NULL;
     if (fits)
-        body = PyBytes_FromStringAndSize(out.start, (Py_ssize_t)out.size);
-    else if (!PyErr_Occurred())
-        body = Py_NewRef(Py_None);
-    PyMem_Free(out.start);
-    return body;
+        return finish(&out);
+    Py_XDECREF(out.bytes);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
-/* credit_identities(block, begun) -> list of the identities of its commits, in order, or None
+/* credit_identities(block) -> list of the identities of its commits, in order, or None
  *
  * As `identities`, of a serialised EntryCreditBlock. */
 
-static PyObject *credit_identities(PyObject *self, PyObject *args)
+static PyObject *credit_identities(PyObject *self, PyObject *arg)
 {
     Py_buffer buffer;
-    PyObject *begun, *out;
-    if (!PyArg_ParseTuple(args, "y*O", &buffer, &begun))
+    PyObject *out;
+    if (PyObject_GetBuffer(arg, &buffer, PyBUF_SIMPLE))
         return NULL;
     const uint8_t *start = buffer.buf;
     View block = {start, start + buffer.len};
@@ -1002,7 +1224,7 @@ static PyObject *credit_identities(PyObject *self, PyObject *args)
             continue;
         frame.kind = tag == OF_CHAIN ? CHAIN_COMMIT : ENTRY_COMMIT;
         PyObject *found = NULL;
-        fits = member(frame.kind, frame.member, &facts) && (found = identity_of(&frame, begun)) &&
+        fits = member(frame.kind, frame.member, &facts) && (found = identity_of(&frame)) &&
                !PyList_Append(out, found);
         Py_XDECREF(found);
     }
@@ -1015,25 +1237,62 @@ static PyObject *credit_identities(PyObject *self, PyObject *args)
     return out;
 }
 
-#define MOST_VALUES 32
-
 /* A message, taken apart. All is borrowed from it and from `prepared`. */
 typedef struct {
     PyObject *prepared; /* (constants, names, ...), as the caller made it for the layout */
     PyObject *names;
-    PyObject *key, *token;
-    Text id, data, values[MOST_VALUES];
-    Py_ssize_t count;
-    char seq[24];
+    Text id, key, token, data; /* no key: one without a start */
+    Values of;
+    uint64_t seq;
+    char digits[24];
 } Parts;
+
+static int parts_of_tuple(PyObject *message, Parts *parts)
+{
+    PyObject *key = PyTuple_GET_ITEM(message, 2), *values = PyTuple_GET_ITEM(message, 5);
+    parts->seq = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(message, 0));
+    parts->key = (Text){NULL, 0};
+    parts->of.count = PyTuple_GET_SIZE(values);
+    if (parts->of.count > MOST_VALUES) {
+        PyErr_SetString(PyExc_ValueError, "too many values");
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < parts->of.count; i++)
+        if (!text_of(PyTuple_GET_ITEM(values, i), &parts->of.values[i]))
+            return 0;
+    return !PyErr_Occurred() && (key == Py_None || text_of(key, &parts->key)) &&
+           text_of(PyTuple_GET_ITEM(message, 1), &parts->id) &&
+           text_of(PyTuple_GET_ITEM(message, 3), &parts->token) &&
+           text_of(PyTuple_GET_ITEM(message, 6), &parts->data);
+}
+
+static int parts_of_lazy(const Lazy *lazy, Parts *parts)
+{
+    if (!lazy_values(lazy, &parts->of))
+        return 0;
+    parts->seq = lazy->seq;
+    parts->id = parts->of.values[0];
+    parts->key = parts->of.values[5];
+    parts->token = lazy->kind == ENTRY_REVEAL ? parts->key : NO_TEXT;
+    parts->data = lazy_data(lazy);
+    return 1;
+}
 
 static int parts_of(PyObject *message, PyObject *prepared, PyObject *prepare, Parts *parts)
 {
-    if (!PyTuple_Check(message) || PyTuple_GET_SIZE(message) != 7) {
+    PyObject *layout;
+    if (PyObject_TypeCheck(message, &lazy_type)) {
+        layout = PyTuple_GET_ITEM(((Lazy *)message)->told, OF_LAYOUT);
+        if (!parts_of_lazy((Lazy *)message, parts))
+            return 0;
+    } else if (PyTuple_Check(message) && PyTuple_GET_SIZE(message) == 7) {
+        layout = PyTuple_GET_ITEM(message, 4);
+        if (!parts_of_tuple(message, parts))
+            return 0;
+    } else {
         PyErr_SetString(PyExc_TypeError, "not a message");
         return 0;
     }
-    PyObject *layout = PyTuple_GET_ITEM(message, 4), *values = PyTuple_GET_ITEM(message, 5);
     PyObject *made = PyDict_GetItemWithError(prepared, layout);
     if (!made) {
         if (PyErr_Occurred() || !(made = PyObject_CallOneArg(prepare, layout)))
@@ -1046,22 +1305,28 @@ static int parts_of(PyObject *message, PyObject *prepared, PyObject *prepare, Pa
     }
     parts->prepared = made;
     parts->names = PyTuple_GET_ITEM(made, 1);
-    parts->key = PyTuple_GET_ITEM(message, 2);
-    parts->token = PyTuple_GET_ITEM(message, 3);
-    parts->count = PyTuple_GET_SIZE(values);
-    if (parts->count > MOST_VALUES || parts->count != PyTuple_GET_SIZE(parts->names)) {
+    if (parts->of.count != PyTuple_GET_SIZE(parts->names)) {
         PyErr_SetString(PyExc_ValueError, "values do not fit the layout");
         return 0;
     }
-    unsigned long long seq = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(message, 0));
-    if (seq == (unsigned long long)-1 && PyErr_Occurred())
-        return 0;
-    snprintf(parts->seq, sizeof parts->seq, "%llu", seq);
-    for (Py_ssize_t i = 0; i < parts->count; i++)
-        if (!text_of(PyTuple_GET_ITEM(values, i), &parts->values[i]))
-            return 0;
-    return text_of(PyTuple_GET_ITEM(message, 1), &parts->id) &&
-           text_of(PyTuple_GET_ITEM(message, 6), &parts->data);
+    snprintf(parts->digits, sizeof parts->digits, "%llu", (unsigned long long)parts->seq);
+    return 1;
+}
+
+#define ATTRIBUTES 1024 /* more than those of nearly all messages take */
+
+/* How much room the messages from `at` on will take, but no more than `most`. */
+static Py_ssize_t room_for(PyObject *messages, Py_ssize_t at, Py_ssize_t most)
+{
+    Py_ssize_t room = 0;
+    for (; at < PyList_GET_SIZE(messages) && room < most; at++) {
+        PyObject *message = PyList_GET_ITEM(messages, at);
+        if (PyObject_TypeCheck(message, &lazy_type))
+            room += ATTRIBUTES + lazy_data((Lazy *)message).size;
+        else if (PyTuple_Check(message) && PyTuple_GET_SIZE(message) == 7)
+            room += ATTRIBUTES + Py_SIZE(PyTuple_GET_ITEM(message, 6));
+    }
+    return room < most ? room : most;
 }
 
 /* records(messages, at, prepared, prepare, most) -> (bytes, at)
@@ -1103,31 +1368,32 @@ static PyObject *records(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!nO!On", &PyList_Type, &messages, &at, &PyDict_Type, &prepared,
                           &prepare, &most))
         return NULL;
-    Buffer buffer = {0};
     Py_ssize_t first = at, end = PyList_GET_SIZE(messages);
+    Buffer buffer;
+    if (!begin(&buffer, room_for(messages, at < 0 ? end : at, most)))
+        return NULL;
     int failed = at < 0;
     for (; !failed && at < end; at++) {
         Parts parts;
-        Text constants, key = {NULL, 0}, seq_name;
+        Text constants, seq_name;
         if (!parts_of(PyList_GET_ITEM(messages, at), prepared, prepare, &parts) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 0), &constants) ||
-            !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name) ||
-            (parts.key != Py_None && !text_of(parts.key, &key))) {
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name)) {
             failed = 1;
             break;
         }
         Py_ssize_t headers = PyLong_AsSsize_t(PyTuple_GET_ITEM(parts.prepared, 3));
-        Text seq = {parts.seq, (Py_ssize_t)strlen(parts.seq)};
+        Text seq = {parts.digits, (Py_ssize_t)strlen(parts.digits)};
         Text names[MOST_VALUES];
         size_t size = 2 + zigzag_size(at - first) + zigzag_size(headers) + (size_t)constants.size +
                       (size_t)seq_name.size + sized(seq.size) + sized(parts.data.size) +
-                      (parts.key == Py_None ? 1 : sized(key.size));
-        for (Py_ssize_t i = 0; i < parts.count; i++) {
+                      (parts.key.start ? sized(parts.key.size) : 1);
+        for (Py_ssize_t i = 0; i < parts.of.count; i++) {
             if (!text_of(PyTuple_GET_ITEM(parts.names, i), &names[i])) {
                 failed = 1;
                 break;
             }
-            size += (size_t)names[i].size + sized(parts.values[i].size);
+            size += (size_t)names[i].size + sized(parts.of.values[i].size);
         }
         if (failed)
             break;
@@ -1143,24 +1409,24 @@ static PyObject *records(PyObject *self, PyObject *args)
         *out++ = 0; /* attributes */
         *out++ = 0; /* time, behind the batch's */
         out = zigzag(out, at - first);
-        if (parts.key == Py_None)
-            *out++ = 1; /* -1 */
+        if (parts.key.start)
+            out = put_sized(out, parts.key);
         else
-            out = put_sized(out, key);
+            *out++ = 1; /* -1 */
         out = put_sized(out, parts.data);
         out = zigzag(out, headers);
         out = put(out, constants);
         out = put_sized(put(out, seq_name), seq);
-        for (Py_ssize_t i = 0; i < parts.count; i++)
-            out = put_sized(put(out, names[i]), parts.values[i]);
+        for (Py_ssize_t i = 0; i < parts.of.count; i++)
+            out = put_sized(put(out, names[i]), parts.of.values[i]);
     }
-    PyObject *found = NULL;
-    if (!failed)
-        found = Py_BuildValue("y#n", buffer.start ? buffer.start : "", (Py_ssize_t)buffer.size, at);
-    else if (!PyErr_Occurred())
+    PyObject *found = failed ? NULL : finish(&buffer);
+    if (found)
+        return Py_BuildValue("Nn", found, at);
+    if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "`at` is outside the messages");
-    PyMem_Free(buffer.start);
-    return found;
+    Py_XDECREF(buffer.bytes);
+    return NULL;
 }
 
 /* block(messages, prepared, prepare, reply, batch) -> bytes
@@ -1179,20 +1445,20 @@ static PyObject *block(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O!Os#z#", &PyList_Type, &messages, &PyDict_Type, &prepared,
                           &prepare, &reply.start, &reply.size, &batch.start, &batch.size))
         return NULL;
-    Buffer buffer = {0};
     Py_ssize_t last = PyList_GET_SIZE(messages);
-    PyObject *found = NULL;
+    Buffer buffer;
+    if (!begin(&buffer, room_for(messages, 0, PY_SSIZE_T_MAX)))
+        return NULL;
     for (Py_ssize_t at = 0; at < last; at++) {
         Parts parts;
-        Text constants, subject, token, seq_name, names[MOST_VALUES];
+        Text constants, subject, seq_name, names[MOST_VALUES];
         char sequence[64], inbox[24], sizes[64];
         if (!parts_of(PyList_GET_ITEM(messages, at), prepared, prepare, &parts) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 0), &constants) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name) ||
-            !text_of(PyTuple_GET_ITEM(parts.prepared, 3), &subject) ||
-            !text_of(parts.token, &token))
-            goto end;
-        Text seq = {parts.seq, (Py_ssize_t)strlen(parts.seq)};
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 3), &subject))
+            goto failed;
+        Text seq = {parts.digits, (Py_ssize_t)strlen(parts.digits)};
         Text of_batch = {sequence, 0}, answer = {inbox, 0};
         int ends = batch.start && at == last - 1, asks = !batch.start || ends;
         if (batch.start)
@@ -1202,10 +1468,10 @@ static PyObject *block(PyObject *self, PyObject *args)
             answer.size = snprintf(inbox, sizeof inbox, "%zd", batch.start ? 0 : at);
         size_t head = (size_t)(constants.size + ID.size + parts.id.size + seq_name.size +
                                 seq.size) + 6;
-        for (Py_ssize_t i = 0; i < parts.count; i++) {
+        for (Py_ssize_t i = 0; i < parts.of.count; i++) {
             if (!text_of(PyTuple_GET_ITEM(parts.names, i), &names[i]))
-                goto end;
-            head += (size_t)(names[i].size + parts.values[i].size) + 2;
+                goto failed;
+            head += (size_t)(names[i].size + parts.of.values[i].size) + 2;
         }
         if (batch.start)
             head += (size_t)(15 + batch.size + 2 + of_batch.size) + (size_t)(ends ? COMMIT.size : 0);
@@ -1213,16 +1479,16 @@ static PyObject *block(PyObject *self, PyObject *args)
             head += (size_t)WINDOW.size;
         Text told = {sizes, snprintf(sizes, sizeof sizes, " %zu %zu\r\n", head,
                                      head + (size_t)parts.data.size)};
-        size_t whole = (size_t)(5 + subject.size + (token.size ? 1 + token.size : 0) + 1 +
+        size_t whole = (size_t)(5 + subject.size + (parts.token.size ? 1 + parts.token.size : 0) + 1 +
                                 (asks ? reply.size + answer.size : 0) + told.size) +
                        head + (size_t)parts.data.size + 2;
         char *out = claim(&buffer, whole);
         if (!out)
-            goto end;
+            goto failed;
         out = put(put(out, (Text){"HPUB ", 5}), subject);
-        if (token.size) {
+        if (parts.token.size) {
             *out++ = '.';
-            out = put(out, token);
+            out = put(out, parts.token);
         }
         *out++ = ' ';
         if (asks)
@@ -1230,8 +1496,8 @@ static PyObject *block(PyObject *self, PyObject *args)
         out = put(put(out, told), constants);
         out = put(put(put(out, ID), parts.id), LINE);
         out = put(put(put(out, seq_name), seq), LINE);
-        for (Py_ssize_t i = 0; i < parts.count; i++)
-            out = put(put(put(out, names[i]), parts.values[i]), LINE);
+        for (Py_ssize_t i = 0; i < parts.of.count; i++)
+            out = put(put(put(out, names[i]), parts.of.values[i]), LINE);
         if (batch.start) {
             out = put(put(put(out, (Text){"Nats-Batch-Id: ", 15}), batch), LINE);
             out = put(out, of_batch);
@@ -1242,21 +1508,23 @@ static PyObject *block(PyObject *self, PyObject *args)
         }
         put(put(put(out, LINE), parts.data), LINE);
     }
-    found = PyBytes_FromStringAndSize(buffer.start, (Py_ssize_t)buffer.size);
-end:
-    PyMem_Free(buffer.start);
-    return found;
+    return finish(&buffer);
+failed:
+    Py_XDECREF(buffer.bytes);
+    return NULL;
 }
 
 static PyMethodDef methods[] = {
+    {"hash_with", hash_with, METH_VARARGS, NULL},
     {"whole", whole, METH_VARARGS, NULL},
     {"table", table, METH_O, NULL},
     {"json", json, METH_VARARGS, NULL},
     {"form", form, METH_VARARGS, NULL},
     {"events", events, METH_VARARGS, NULL},
     {"identities", identities, METH_VARARGS, NULL},
+    {"merkle_root", merkle_root, METH_O, NULL},
     {"credit_body", credit_body, METH_O, NULL},
-    {"credit_identities", credit_identities, METH_VARARGS, NULL},
+    {"credit_identities", credit_identities, METH_O, NULL},
     {"records", records, METH_VARARGS, NULL},
     {"block", block, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -1268,11 +1536,15 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-    name_copy = PyUnicode_InternFromString("copy");
     name_update = PyUnicode_InternFromString("update");
-    name_hexdigest = PyUnicode_InternFromString("hexdigest");
     name_digest = PyUnicode_InternFromString("digest");
-    if (!name_copy || !name_update || !name_hexdigest || !name_digest)
+    if (!name_update || !name_digest)
         return NULL;
-    return PyModule_Create(&module);
+    make_hex();
+    if (PyType_Ready(&lazy_type))
+        return NULL;
+    PyObject *made = PyModule_Create(&module);
+    if (made && PyModule_AddObjectRef(made, "LazyMessage", (PyObject *)&lazy_type))
+        Py_CLEAR(made);
+    return made;
 }

@@ -1,11 +1,22 @@
 # What _native.c gives where it was built; there each function is told.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge.model import Layout, Message
 
-def whole(buffer: bytes | bytearray, limit: int, /) -> tuple[int, int]: ...
+class LazyMessage:
+    seq: int
+    id: str
+    key: str | None
+    token: str
+    layout: Layout
+    values: tuple[str, ...]
+    data: bytes
+    data_size: int
+
+def hash_with(sha256: Callable[[bytes], Any], begin: int, update: int, end: int, /) -> None: ...
+def whole(buffer: bytes | memoryview, limit: int, /) -> tuple[int, int]: ...
 def table(fields: tuple[tuple[int, int, bool, bool, bool, bytes, Any], ...], /) -> Any: ...
 def form(table: Any, data: bytes | memoryview, /) -> tuple[int, int]: ...
 def json(table: Any, data: bytes, /) -> bytes | None: ...
@@ -14,15 +25,16 @@ def events(
     at: int,
     seq: int,
     received: str,
-    known: dict[bytes, tuple[Layout, Any, tuple[str, ...], Any]],
+    known: dict[bytes, tuple[Layout, bytes, tuple[str, ...], Any]],
     states: tuple[str, ...],
-    message: type[Message],
+    message: type[LazyMessage],
     out: list[Message],
     /,
 ) -> tuple[int, int]: ...
-def identities(frames: bytes, at: int, begun: Any, out: list[int], /) -> int: ...
+def identities(frames: bytes, at: int, out: list[int], /) -> int: ...
+def merkle_root(leaves: Sequence[bytes], /) -> bytes | None: ...
 def credit_body(block: bytes, /) -> bytes | None: ...
-def credit_identities(block: bytes, begun: Any, /) -> list[int] | None: ...
+def credit_identities(block: bytes, /) -> list[int] | None: ...
 def records(
     messages: list[Message],
     at: int,

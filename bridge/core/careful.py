@@ -9,15 +9,15 @@ from bridge.core.flight import Flight, Work
 from bridge.core.render import Rendered, Renderer
 from bridge.model import Group
 
-__all__ = ["carefully", "joined"]
+__all__ = ["carefully"]
 
 
 def carefully(renderer: Renderer, group: Group, flight: Flight) -> Rendered:
     """Return `group` as messages, with a dead letter in place of each quarantined record."""
-    return joined(group, [_part(renderer, part, flight) for part in flight.parts(group)])
+    return _joined(group, [_part(renderer, part, flight) for part in flight.parts(group)])
 
 
-def joined(group: Group, parts: Sequence[Rendered]) -> Rendered:
+def _joined(group: Group, parts: Sequence[Rendered]) -> Rendered:
     """Return `parts`, which are the records of `group` in order, as one."""
     if len(parts) == 1:
         return parts[0]

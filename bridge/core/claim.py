@@ -27,7 +27,7 @@ def _with_reference(layout: Layout) -> Layout:
 
 def size(message: Message) -> int:
     """Return how many bytes the broker must take for `message`, attributes included."""
-    return len(message.data) + ATTRIBUTE_BYTES
+    return message.data_size + ATTRIBUTE_BYTES
 
 
 def claim_check(message: Message, reference: str) -> Message:

@@ -29,12 +29,17 @@ __all__ = [
     "FrameDecoder",
     "frame",
     "frame_at",
+    "size_of_frame",
     "split_frames",
+    "whole_frames",
 ]
 
 VERSION = 1
 SAMPLE_BYTES = 64
 """How much of a damaged stream is kept for the dead letter."""
+
+_CHUNK_BYTES = 4_096
+"""Smaller chunks are gathered: a list of single bytes would take forty times their memory."""
 
 _HEADER = struct.Struct("<Bi")
 HEADER_BYTES = _HEADER.size
@@ -62,8 +67,21 @@ def frame_at(frames: bytes, at: int) -> tuple[int, bytes, int]:
     return version, frames[end - length : end], end
 
 
-def _whole(buffer: bytes | bytearray, limit: int) -> tuple[int, int]:
-    """Return how many whole frames stand at the buffer's beginning, and where they end."""
+def size_of_frame(frames: bytes, at: int) -> int:
+    """Return how many bytes the frame at `at` has, its header included."""
+    return HEADER_BYTES + int(_HEADER.unpack_from(frames, at)[1])
+
+
+def whole_frames(
+    buffer: memoryview, limit: int, compiled: ModuleType | None = native
+) -> tuple[int, int]:
+    """Return how many whole frames of a feed stand at the buffer's beginning, and where they end.
+
+    They have payloads of at most `limit` bytes.
+    """
+    if compiled is not None:
+        found: tuple[int, int] = compiled.whole(buffer, limit)
+        return found
     unpack, size = _HEADER.unpack_from, len(buffer)
     count = at = 0
     while size - at >= HEADER_BYTES:
@@ -83,18 +101,28 @@ class FrameDecoder:
 
     def __init__(self, *, max_payload: int, compiled: ModuleType | None = native) -> None:
         self._max_payload = max_payload
-        self._whole = _whole if compiled is None else compiled.whole
-        self._buffer = bytearray()
+        self._compiled = compiled
+        self._chunks: list[bytes | bytearray] = []
+        """What is held back. Each byte is copied once, when its frame is whole."""
+        self._size = 0
         self._needed = HEADER_BYTES
+        """Bytes of the unfinished frame, or of its header while that is cut."""
 
     @property
     def pending(self) -> int:
         """Bytes of the unfinished frame held back."""
-        return len(self._buffer)
+        return self._size
 
     def receive(self, chunk: bytes) -> None:
         """Store `chunk`; parses nothing."""
-        self._buffer += chunk
+        chunks = self._chunks
+        if not chunks or len(chunk) >= _CHUNK_BYTES:
+            chunks.append(chunk)
+        elif isinstance(chunks[-1], bytearray):
+            chunks[-1] += chunk
+        else:
+            chunks.append(bytearray(chunk))
+        self._size += len(chunk)
 
     def take(self) -> tuple[int, bytes]:
         """Return how many whole frames there are, and their bytes, and forget them.
@@ -105,39 +133,44 @@ class FrameDecoder:
             FrameError: when the next frame's header is damaged. The header stays, so a further
                 call raises again.
         """
-        buffer = self._buffer
-        size = len(buffer)
-        if size < self._needed:
+        if self._size < self._needed:
             # A large frame arrives in hundreds of reads: look again only when it can be whole.
             return 0, b""
-        count, at = self._whole(buffer, self._max_payload)
-        self._needed = self._next(at, is_first=not count)
+        *begun, last = self._chunks
+        at = self._needed - (self._size - len(last))
+        if not begun or at < 0 or self._needed == HEADER_BYTES:
+            begun, last, at = [], b"".join(self._chunks) if begun else last, 0
+        # The frame that was begun ends at `at`; others may follow.
+        count, end = whole_frames(memoryview(last)[at:], self._max_payload, self._compiled)
+        count, at = count + bool(begun), at + end
+        self._needed = self._next(last, at, is_first=not count)
         if not count:
+            self._chunks = [last]
             return 0, b""
-        if at == size:
-            self._buffer = bytearray()
-            return count, bytes(buffer)
-        taken = bytes(memoryview(buffer)[:at])
-        del buffer[:at]
+        if begun or at < len(last):
+            taken = b"".join((*begun, memoryview(last)[:at]))
+        else:
+            taken = bytes(last)
+        self._chunks = [last[at:]] if at < len(last) else []
+        self._size = len(last) - at
         return count, taken
 
-    def _next(self, at: int, *, is_first: bool) -> int:
+    def _next(self, buffer: bytes | bytearray, at: int, *, is_first: bool) -> int:
         """Return how many bytes the unfinished frame at `at` has, or its header where that is cut.
 
         Raises:
             FrameError: its header is damaged, and no good frames are to be taken first.
         """
-        if len(self._buffer) - at < HEADER_BYTES:
+        if len(buffer) - at < HEADER_BYTES:
             return HEADER_BYTES
-        version, length = _HEADER.unpack_from(self._buffer, at)
+        version, length = _HEADER.unpack_from(buffer, at)
         if version == VERSION and 0 <= length <= self._max_payload:
             return HEADER_BYTES + int(length)
         if is_first:
-            raise self._damaged(version, length)
+            raise self._damaged(version, length, bytes(buffer[:SAMPLE_BYTES]))
         return HEADER_BYTES
 
-    def _damaged(self, version: int, length: int) -> FrameError:
-        sample = bytes(self._buffer[:SAMPLE_BYTES])
+    def _damaged(self, version: int, length: int, sample: bytes) -> FrameError:
         if version != VERSION:
             return FrameError(
                 "frame-version", f"frame begins with byte {version}, expected {VERSION}", sample

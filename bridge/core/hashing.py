@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256 as _sha256, sha512 as _sha512
+from types import ModuleType
+
+from bridge.core.native import native
 
 __all__ = [
     "HASH_BYTES",
@@ -61,11 +64,15 @@ def weld(entry: bytes, chain: bytes) -> bytes:
     return sha256(sha256(entry + chain))
 
 
-def merkle_root(leaves: Sequence[bytes]) -> bytes:
+def merkle_root(leaves: Sequence[bytes], compiled: ModuleType | None = native) -> bytes:
     """Return the root over `leaves`: pairwise SHA-256, an odd last one paired with itself.
 
     One leaf is its own root; of none it is the zero hash, which no block has.
     """
+    if compiled is not None:
+        found: bytes | None = compiled.merkle_root(leaves)
+        if found is not None:
+            return found
     level = list(leaves) or [ZERO_HASH]
     while len(level) > 1:
         if len(level) % 2:

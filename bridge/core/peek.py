@@ -46,7 +46,6 @@ _STATE = b"\x08"
 """Tag of a commit's entity state, which nodes write first."""
 
 _sha256 = hashlib.sha256
-_nothing = _sha256()
 _from_protobuf = FactomEvent.FromString
 
 
@@ -109,14 +108,14 @@ def take_identities(frames: bytes, at: int, out: list[int]) -> int:
     """
     if native is None:
         return at
-    found: int = native.identities(frames, at, _nothing, out)
+    found: int = native.identities(frames, at, out)
     return found
 
 
 def commit_identities(block: EntryCreditBlock, compiled: ModuleType | None = native) -> list[int]:
     """Return the identity of each commit of a block, as `commit_identity`, in their order."""
     if compiled is not None:
-        found: list[int] | None = compiled.credit_identities(block.SerializeToString(), _nothing)
+        found: list[int] | None = compiled.credit_identities(block.SerializeToString())
         if found is not None:
             return found
     return list(map(commit_identity, commits(block)))

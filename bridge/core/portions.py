@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bridge.core.decode import is_light
-from bridge.core.framing import HEADER_BYTES, split_frames
+from bridge.core.framing import HEADER_BYTES, size_of_frame, whole_frames
 from bridge.model import Group, Run
 
-__all__ = ["LARGE_BYTES", "is_heavy", "is_large", "portions"]
+__all__ = ["LARGE_BYTES", "is_heavy", "is_large", "portions", "weight"]
 
 LARGE_BYTES = 256 * 1024
 """More than a receiver takes in one read; a record above it is a run of its own, or nearly."""
+
+
+_RECORD_BYTES = 256
+"""What a record is counted for beside its own bytes: messages of small events are mostly attributes."""
+
+
+def weight(part: Group) -> int:
+    """Return about how many bytes the messages of `part` take."""
+    records = part.last - part.first + 1
+    return sum([len(run.frames) for run in part.runs]) + records * _RECORD_BYTES
 
 
 def is_large(group: Group) -> bool:
@@ -45,12 +55,11 @@ def _cut(run: Run) -> Iterator[tuple[int, bytes]]:
     if len(frames) <= LARGE_BYTES or run.records == 1:
         yield run.records, frames
         return
-    begin = at = records = 0
-    for _, payload in split_frames(frames):
-        size = HEADER_BYTES + len(payload)
-        if records and at + size - begin > LARGE_BYTES:
-            yield records, frames[begin:at]
-            begin, records = at, 0
+    view, at = memoryview(frames), 0
+    while at < len(frames):
+        records, size = whole_frames(view[at : at + LARGE_BYTES], LARGE_BYTES)
+        if not records:
+            # It is too large, or no feed's.
+            records, size = 1, size_of_frame(frames, at)
+        yield records, frames[at : at + size]
         at += size
-        records += 1
-    yield records, frames[begin:]

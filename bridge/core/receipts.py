@@ -14,7 +14,7 @@ from math import inf
 from typing import NamedTuple
 
 from bridge.core.accounts import Accounts, Rows
-from bridge.core.binary.directory import DirectoryBlock
+from bridge.core.binary.directory import lists_entry_blocks
 from bridge.core.binary.entries import Entry, EntryBlock, reveal
 from bridge.core.framing import frame, split_frames
 from bridge.core.peek import commit_identities, peek, reveal_identity
@@ -88,7 +88,7 @@ class Receipts:
             self._await(self._accounts.get(height))
         for name, row in items:
             if name.startswith(_OWED):
-                ids = {identity for identity, _ in _identified(row) if identity not in self._seen}
+                ids = self._seen.lacking(identity for identity, _ in _identified(row))
                 self._owe(self._accounts.get(int(name.removeprefix(_OWED), 16)), ids, now)
 
     # What comes
@@ -193,7 +193,7 @@ class Receipts:
         self._accounts.begin(account)
         identities = commit_identities(message.entryCreditBlock)
         account.commits_expected = len(set(identities))
-        lacking = {each for each in identities if each not in self._seen}
+        lacking = self._seen.lacking(identities)
         payloads = _payloads(message.entryCreditBlock, identities, lacking)
         if payloads and way is Way.LIVE:
             self._rows.put(_owed(account.height), b"".join(map(frame, payloads.values())))
@@ -322,7 +322,7 @@ def _commit_event(commit: ChainCommit | EntryCommit) -> FactomEvent:
 def _listed(message: DirectoryBlockCommit) -> dict[bytes, int] | None:
     """Return the hashes of the entries and their seconds, in order; None if they are not known."""
     directory = message.directoryBlock
-    if not message.entryBlocks and DirectoryBlock.of_message(directory).entry_blocks:
+    if not message.entryBlocks and lists_entry_blocks(directory):
         return None
     listed: dict[bytes, int] = {}
     for block in message.entryBlocks:

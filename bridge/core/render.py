@@ -134,7 +134,7 @@ class Renderer:
         self._chains = chains
         self._content_type = CONTENT_TYPES[format]
         self._json = JsonWriter(json_bytes, compiled) if format == "json" else None
-        self._salts = {kind: hashlib.sha256(kind.encode() + b"\0") for kind in Kind}
+        self._salts = {kind: hashlib.sha256(_salt(kind)) for kind in Kind}
         self._origins: dict[tuple[int | str, bytes], _Origin] = {}
         self._bridge = _Origin({})
         self._short = ShortWay(compiled if format == "protobuf" or json_bytes == "hex" else None)
@@ -225,7 +225,7 @@ class Renderer:
             message = self._message(kind, member, data, seq, b"", received, origin)
             if message.layout is origin.layouts.get(kind) and not self._chains.looks_at(kind):
                 table = self._json.table(member.DESCRIPTOR) if self._json else None
-                told = message.layout, self._salts[kind], origin.values, table
+                told = message.layout, _salt(kind), origin.values, table
                 self._short.learn(kind, (source, identity), told, fetched=fetched)
             return message
         # The same words recur: who said them, and when they came, make them one event.
@@ -333,6 +333,11 @@ class Renderer:
             ("dataschema", schema_uri(kind)),
         )
         return Layout(kind, constants, names + FACTS[kind].extensions + origin.names)
+
+
+def _salt(kind: Kind) -> bytes:
+    """Return what is hashed in front of the data for an id."""
+    return kind.encode() + b"\0"
 
 
 def _received(received_ns: int) -> str:

@@ -39,6 +39,11 @@ class Seen:
         """Say whether it came lately."""
         return identity in self._known
 
+    def lacking(self, identities: Iterable[int]) -> set[int]:
+        """Return those that did not come lately."""
+        known = self._known
+        return {each for each in identities if each not in known}
+
     def saw(self, seq: int, ids: Sequence[int]) -> None:
         """Note `ids`, in their order; `seq` is a number of the journal, and never falls."""
         known = self._known

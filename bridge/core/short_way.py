@@ -27,8 +27,25 @@ _TAGS = {
 _MOST_KNOWN = 1_000
 _LONGEST_IDENTITY = 64
 
-_Told = tuple[Layout, Any, tuple[str, ...], Any]
+
+_Told = tuple[Layout, bytes, tuple[str, ...], Any]
 _Known = dict[bytes, _Told]
+
+
+def _replace(message: Any, **changes: Any) -> Message:
+    """Return what a lazy message says as a `Message`, with `changes`."""
+    named = {name: getattr(message, name) for name in Message._fields}
+    return Message(**named | changes)
+
+
+def _lazy_messages(compiled: ModuleType) -> type[Any]:
+    """Return the type of messages whose attributes are written when they are asked for.
+
+    Each holds the bytes that its event came in. Nearly all are only ever written for a broker, by the
+    compiled part, which needs no more.
+    """
+    like_message = {"kind": Message.kind, "attributes": Message.attributes, "_replace": _replace}
+    return type("LazyMessage", (compiled.LazyMessage,), {"__slots__": (), **like_message})
 
 
 class ShortWay:
@@ -36,6 +53,7 @@ class ShortWay:
 
     def __init__(self, compiled: ModuleType | None = native) -> None:
         self._compiled = compiled
+        self._type = compiled and _lazy_messages(compiled)
         self._known: tuple[_Known, _Known] = {}, {}
         """By whether the event was fetched, for then its attributes say so."""
 
@@ -49,7 +67,7 @@ class ShortWay:
     ) -> None:
         """Remember what the messages of `kind` of an `envelope` (source, identity) have in common.
 
-        That is their layout, a SHA-256 begun with the kind, the values of the envelope's own
+        That is their layout, what is hashed in front of their data, the values of the envelope's own
         attributes, and the table with which their data is written as JSON; None: it is not.
         """
         known, (source, identity) = self._known[fetched], envelope
@@ -78,6 +96,6 @@ class ShortWay:
         if self._compiled is None or not known:
             return at, seq
         found: tuple[int, int] = self._compiled.events(
-            frames, at, seq, received, known, STATE_NAMES, Message, out
+            frames, at, seq, received, known, STATE_NAMES, self._type, out
         )
         return found

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 import orjson
 from aiokafka import AIOKafkaProducer, errors as kafka
 from aiokafka.conn import create_conn
-from aiokafka.partitioner import murmur2
 
 from bridge import log
 from bridge.core.kafkawire import KafkaWire
@@ -29,7 +27,7 @@ from bridge.sinks.kafka_batch import HEADER_BYTES, WrittenBatch
 from bridge.sinks.kafka_connection import connection_options
 from bridge.sinks.kafka_errors import FAULTS, REFUSALS, in_our_terms
 from bridge.sinks.kafka_tails import Place, read_ends
-from bridge.sinks.kafka_topics import Topic, Topics
+from bridge.sinks.kafka_topics import Topic, Topics, partition_of
 
 __all__ = ["KafkaSink"]
 
@@ -42,6 +40,15 @@ _AUDIT_SECONDS = 60
 """How often it is asked, while idle, whether it still holds what it acknowledged."""
 
 _CHUNK_HEADROOM = 4_096
+_BUILT_BYTES = 1024 * 1024
+"""Of batches built at a stretch: fewer requests cost less, and nobody waits for longer than a few ms."""
+
+
+_Item = tuple[int, Message]
+"""A message, and its position in what is published."""
+
+_Written = tuple[Place, WrittenBatch, list[_Item]]
+"""Where a batch goes, and what it holds."""
 
 
 class KafkaSink:
@@ -62,6 +69,7 @@ class KafkaSink:
         self._replaced: dict[Place, int] = {}
         """Offset of the first message that stands where one was that was lost since."""
         self._audited = time.monotonic()
+        self._prepared: tuple[Sequence[Message], list[_Written]] | None = None
         self._there: dict[Place, int] = {}
         """Number of the last message of a partition, where that one need not be sent again."""
 
@@ -71,6 +79,7 @@ class KafkaSink:
 
     async def open(self) -> None:
         """See `ports.Sink`."""
+        self._prepared = None
         with in_our_terms():
             try:
                 self._topics = await asyncio.wait_for(
@@ -171,12 +180,23 @@ class KafkaSink:
                 raise SinkUnavailable(f"{place[0]} has lost what it had acknowledged")
         self._audited = time.monotonic()
 
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """See `ports.Sink`: the batches, unless some of the messages may be there already."""
+        if not self._there:
+            self._prepared = messages, list(self._write(list(enumerate(messages))))
+
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`: it had those that `standing` found to be there."""
-        items = list(enumerate(messages))
-        if self._there:
-            items = [item for item in items if not self._has(item[1])]
-        failed = await self._send(items)
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[0] is messages:
+            count = len(messages)
+            failed = await self._send(prepared[1])
+        else:
+            items = list(enumerate(messages))
+            if self._there:
+                items = [item for item in items if not self._has(item[1])]
+            count = len(items)
+            failed = await self._send(self._write(items))
         if failed:
             # Perhaps a limit was lowered, and they fit into smaller batches.
             failed = await self._send_anew(failed)
@@ -184,12 +204,12 @@ class KafkaSink:
             # One of them is refused, and the broker does not say which: a batch for each.
             if await self._send_anew([item]):
                 raise MessageRefused(item[0], self._refusal)
-        return len(messages) - len(items)
+        return len(messages) - count
 
-    async def _send_anew(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
+    async def _send_anew(self, items: list[_Item]) -> list[_Item]:
         await self.close()
         await self.open()
-        return await self._send(sorted(items, key=_position))
+        return await self._send(self._write(sorted(items, key=_position)))
 
     def _has(self, message: Message) -> bool:
         place = self._place(message)
@@ -198,22 +218,22 @@ class KafkaSink:
         self._there.pop(place, None)
         return False
 
-    async def _send(self, items: list[tuple[int, Message]]) -> list[tuple[int, Message]]:
-        """Send `items`; where a batch was refused, return all that was not acknowledged."""
+    async def _send(self, batches: Iterable[_Written]) -> list[_Item]:
+        """Send `batches`; where one was refused, return all that was not acknowledged."""
         producer = self._producer
         if producer is None:
             raise SinkUnavailable("the Kafka producer is closed")
-        sent: list[tuple[Place, list[tuple[int, Message]]]] = []
+        sent: list[tuple[Place, list[_Item]]] = []
         futures = []
+        built = 0
         with in_our_terms():
             async with asyncio.timeout(self._settings.timeout_seconds):
-                for place, part in self._by_partition(items).items():
-                    for batch, held in self._build(part):
-                        futures.append(
-                            await producer.send_batch(batch, place[0], partition=place[1])
-                        )
-                        sent.append((place, held))
-                        # It is on its way while the next one is built.
+                for place, batch, held in batches:
+                    futures.append(await producer.send_batch(batch, place[0], partition=place[1]))
+                    sent.append((place, held))
+                    built += batch.size()
+                    if built > _BUILT_BYTES:
+                        built = 0
                         await asyncio.sleep(0)
                 results = await asyncio.gather(*futures, return_exceptions=True)
             for (place, held), result in zip(sent, results, strict=True):
@@ -245,13 +265,11 @@ class KafkaSink:
     def _place(self, message: Message) -> Place:
         topic = self._routes.topics[message.layout.kind]
         count = self._topics[topic].partitions
-        return topic, 0 if count == 1 or message.key is None else _partition(message.key, count)
+        return topic, 0 if count == 1 or message.key is None else partition_of(message.key, count)
 
-    def _by_partition(
-        self, items: list[tuple[int, Message]]
-    ) -> dict[Place, list[tuple[int, Message]]]:
-        parts: dict[Place, list[tuple[int, Message]]] = {}
-        single: dict[Layout, list[tuple[int, Message]]] = {}
+    def _by_partition(self, items: list[_Item]) -> dict[Place, list[_Item]]:
+        parts: dict[Place, list[_Item]] = {}
+        single: dict[Layout, list[_Item]] = {}
         for item in items:
             layout = item[1].layout
             part = single.get(layout)
@@ -263,18 +281,17 @@ class KafkaSink:
             part.append(item)
         return parts
 
-    def _build(
-        self, items: list[tuple[int, Message]]
-    ) -> Iterator[tuple[WrittenBatch, list[tuple[int, Message]]]]:
-        """Yield batches that hold `items` in order, each with what it holds."""
+    def _write(self, items: list[_Item]) -> Iterator[_Written]:
+        """Yield batches that hold `items`, in the order of each partition."""
         now = int(time.time() * 1000)
-        messages = [message for _, message in items]
-        most, at = self._batch_bytes - HEADER_BYTES, 0
-        while at < len(messages):
-            first = at
-            records, at = self._wire.records(messages, at, most)
-            batch = WrittenBatch(records, at - first, now, self._settings.compression)
-            yield batch, items[first:at]
+        most = self._batch_bytes - HEADER_BYTES
+        for place, part in self._by_partition(items).items():
+            messages, at = [message for _, message in part], 0
+            while at < len(messages):
+                first = at
+                records, at = self._wire.records(messages, at, most)
+                batch = WrittenBatch(records, at - first, now, self._settings.compression)
+                yield place, batch, part[first:at]
 
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes in chunks to a topic beside the others."""
@@ -328,12 +345,5 @@ def _named(name: str) -> Place:
     return topic, int(partition)
 
 
-def _position(item: tuple[int, Message]) -> int:
+def _position(item: _Item) -> int:
     return item[0]
-
-
-@lru_cache(maxsize=65_536)
-def _partition(key: str, count: int) -> int:
-    """Where Kafka's own clients put `key`."""
-    place: int = (murmur2(key.encode()) & 0x7FFFFFFF) % count
-    return place

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import cramjam
 import google_crc32c
@@ -26,12 +27,38 @@ _COUNTED = HEADER_BYTES - 12
 """Bytes of the header that the length counts: all behind itself."""
 
 
+_LZ4_START = {
+    64 * 1024: b"\x04\x22\x4d\x18\x60\x40\x82",
+    256 * 1024: b"\x04\x22\x4d\x18\x60\x50\xfb",
+    1024 * 1024: b"\x04\x22\x4d\x18\x60\x60\x51",
+    4096 * 1024: b"\x04\x22\x4d\x18\x60\x70\x73",
+}
+"""By the size of the largest block, how an LZ4 frame begins that has independent blocks (Kafka reads no
+others, KIP-57) and no checksums but that of these bytes: magic, flags, size, checksum."""
+
+_LZ4_BLOCK = struct.Struct("<I")
+_LZ4_RAW = 0x80000000
+"""In a block's size: it is not compressed."""
+
+
 def _lz4(data: bytes) -> bytes:
-    # Level 1: the higher ones take ten times as long, and hashes do not shrink anyway. Kafka reads
-    # frames of independent blocks only (KIP-57).
-    compressor = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
-    compressor.compress(data)
-    return bytes(compressor.finish())
+    """Return `data` as an LZ4 frame, of one block if it is not very large; or as it is, if it is smaller.
+
+    The library's own frames have blocks of 64 KB only. Those of hashes as hex digits take five times as
+    long, and are a twentieth smaller (docs/decisions/0012).
+    """
+    room = next((size for size in _LZ4_START if len(data) <= size), max(_LZ4_START))
+    parts: list[Any] = [_LZ4_START[room]]
+    for at in range(0, len(data), room):
+        raw = data[at : at + room]
+        block = cramjam.lz4.compress_block(raw, store_size=False)
+        if len(block) < len(raw):
+            parts += _LZ4_BLOCK.pack(len(block)), block
+        else:
+            parts += _LZ4_BLOCK.pack(len(raw) | _LZ4_RAW), raw
+    parts.append(_LZ4_BLOCK.pack(0))
+    # What does not become smaller is not put together, for it is sent as it is.
+    return b"".join(parts) if sum(map(len, parts)) < len(data) else data
 
 
 _CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {

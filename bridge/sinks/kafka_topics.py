@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.partitioner import murmur2
 
 from bridge import log
 from bridge.core.routing import SINGLE_PARTITION, Routes
 from bridge.model import Kind
 from bridge.settings import KafkaSettings
 
-__all__ = ["Topic", "Topics"]
+__all__ = ["Topic", "Topics", "partition_of"]
 
 _log = log.get("kafka")
 _COMPACTED = frozenset({Kind.GAP_ALERT})
@@ -140,3 +142,10 @@ def _topic_errors(answer: Any) -> list[tuple[str, int, str | None]]:
     return [
         (entry[0], entry[1], entry[2] if len(entry) > 2 else None) for entry in answer.topic_errors
     ]
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(key: str, count: int) -> int:
+    """Where Kafka's own clients put `key`."""
+    place: int = (murmur2(key.encode()) & 0x7FFFFFFF) % count
+    return place

@@ -158,6 +158,9 @@ class NatsSink:
             if state.last_seq < self._stored:
                 raise SinkUnavailable("the stream has lost what it had acknowledged")
 
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """See `ports.Sink`: nothing, for how it is sent depends on what is known by then."""
+
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
         whole = self._fresh(messages)

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 def batches(whole: Batch) -> Iterator[Batch]:
     """Yield what may go out at once."""
     for part in whole.cut(_BATCH_MESSAGES):
-        sizes = [len(message.data) for message in part.messages]
+        sizes = [message.data_size for message in part.messages]
         if sum(sizes) <= _BATCH_BYTES:
             yield part
             continue

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 from bridge import log
 from bridge.core.alerts import regression_alert
 from bridge.core.claim import ATTRIBUTE_BYTES, claim_check, size
 from bridge.core.groups import own_run
+from bridge.core.portions import portions, weight
 from bridge.core.render import Rendered
 from bridge.core.repeats import Repeats
 from bridge.errors import (
@@ -30,7 +31,7 @@ from bridge.errors import (
 )
 from bridge.health import Health
 from bridge.metrics import Metrics
-from bridge.model import Kind, Message, Tail
+from bridge.model import Group, Kind, Message, Tail
 from bridge.ports import Journal, Sink
 from bridge.stages.rendering import Rendering
 
@@ -47,6 +48,8 @@ class _Batch(NamedTuple):
     """When the oldest of it was received."""
     messages: list[Message]
     rendered: Sequence[Rendered]
+    fits: bool
+    """Whether no message is over its limit."""
 
 
 class Lane:
@@ -62,7 +65,7 @@ class Lane:
         *,
         network: str = "main",
         waits: tuple[float, float] = (0.1, 10.0),
-        step_bytes: int = 512 * 1024,
+        step_bytes: int = 1024 * 1024,
         when_wedged: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the lane of `sink`.
@@ -82,6 +85,8 @@ class Lane:
         self._step_bytes = step_bytes
         self._first_wait, self._longest_wait = waits
         self._oldest_ns = 0
+        self._ahead: Iterator[Group] = iter(())
+        """Portions that were read, and are not yet gathered."""
         self._repeats = Repeats()
         metrics.watch_sink(sink.name, lambda: self.lag, lambda: self.lag_seconds)
 
@@ -170,10 +175,10 @@ class Lane:
         """Say whether `tail` is the very message that the journal has under its number."""
         if tail.seq > self._journal.head:
             return False
-        for group in await self._journal.read(tail.seq - 1, 0):
-            for message in (await self._rendering.of(group)).messages:
-                if (message.seq, message.id) == tail:
-                    return True
+        for part in _cut(await self._journal.read(tail.seq - 1, 0), tail.seq - 1):
+            for message in (await self._rendering.of(part)).messages:
+                if message.seq >= tail.seq:
+                    return (message.seq, message.id) == tail
         return False
 
     async def _alert_loss(self, held: int, position: int) -> None:
@@ -187,6 +192,7 @@ class Lane:
 
     async def _follow(self) -> NoReturn:
         journal, after = self._journal, self._journal.position(self.name)
+        self._ahead = iter(())
         sending: asyncio.Task[None] | None = None
         try:
             while True:
@@ -196,6 +202,8 @@ class Lane:
                 if journal.head <= after:
                     await self._grown(after)
                 batch = await self._gather(after)
+                if batch.fits:
+                    self._sink.prepare(batch.messages)
                 if sending is not None:
                     await self._acknowledged(sending)
                 self._oldest_ns = batch.received_ns
@@ -233,21 +241,31 @@ class Lane:
         messages: list[Message] = []
         rendered: list[Rendered] = []
         received_ns = 0
-        for group in await self._journal.read(after, self._step_bytes):
-            one = self._repeats.without(await self._rendering.of(group))
+        size = 0
+        part: Group | None = next(self._ahead, None) or await self._read_on(after)
+        while part is not None:
+            one = self._repeats.without(await self._rendering.of(part))
             rendered.append(one)
-            received_ns = received_ns or (group.runs[0].received_ns if group.runs else 0)
+            received_ns = received_ns or (part.runs[0].received_ns if part.runs else 0)
             if one.first > after:
                 messages += one.messages
             else:
                 messages += [message for message in one.messages if message.seq > after]
-            # Receiving comes first: rendering never holds the loop for more than a group.
+            # Receiving comes first: rendering never holds the loop for more than a portion.
             await asyncio.sleep(0)
-        return _Batch(rendered[-1].last, received_ns, messages, rendered)
+            size += weight(part)
+            part = next(self._ahead, None) if size < self._step_bytes else None
+        last, fits = rendered[-1].last, self._all_fit(messages)
+        return _Batch(last, received_ns, messages, rendered, fits)
+
+    async def _read_on(self, after: int) -> Group:
+        self._ahead = _cut(await self._journal.read(after, self._step_bytes), after)
+        return next(self._ahead)
 
     async def _send(self, batch: _Batch) -> None:
         sink, messages = self._sink, batch.messages
-        await self._set_aside_what_is_too_large(messages)
+        if not batch.fits:
+            await self._set_aside_what_is_too_large(messages)
         start = duplicates = 0
         while start < len(messages):
             try:
@@ -264,12 +282,14 @@ class Lane:
             if one.left_out:
                 self._metrics.left_out(self.name, one.left_out)
 
+    def _all_fit(self, messages: list[Message]) -> bool:
+        """Say whether none of them can be over its limit. Costs little."""
+        kinds = {layout.kind for layout in {message.layout for message in messages}}
+        largest = max([message.data_size for message in messages], default=0)
+        return not kinds or largest + ATTRIBUTE_BYTES <= min(map(self._sink.limit, kinds))
+
     async def _set_aside_what_is_too_large(self, messages: list[Message]) -> None:
         limit = self._sink.limit
-        kinds = {layout.kind for layout in {message.layout for message in messages}}
-        largest = max([len(message.data) for message in messages], default=0)
-        if not kinds or largest + ATTRIBUTE_BYTES <= min(map(limit, kinds)):
-            return
         for place, message in enumerate(messages):
             if size(message) > limit(message.kind):
                 messages[place] = await self._set_aside(message)
@@ -281,7 +301,7 @@ class Lane:
             "too large, stored beside",
             sink=self.name,
             kind=message.kind.value,
-            bytes=len(message.data),
+            bytes=message.data_size,
             at=reference,
         )
         return claim_check(message, reference)
@@ -293,9 +313,14 @@ class Lane:
         )
         await self._sink.close()
         await self._sink.open()
-        if message.data and size(message) > self._sink.limit(message.layout.kind):
+        if message.data_size and size(message) > self._sink.limit(message.layout.kind):
             # The limit was lowered since.
             return await self._set_aside(message)
         if message.kind is Kind.DEAD_LETTER:
             raise SinkFault(f"{self.name} refuses even the dead letter: {error}")
         return self._rendering.refused(message, self.name, error)
+
+
+def _cut(groups: Iterable[Group], after: int) -> Iterator[Group]:
+    """Yield the portions of `groups` that hold what comes behind the record `after`."""
+    return (part for group in groups for part in portions(group) if part.last > after)

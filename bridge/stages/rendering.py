@@ -1,7 +1,7 @@
-"""Turns groups into messages for all lanes, and never holds the loop for long.
+"""Turns portions of groups into messages for all lanes, and never holds the loop for long.
 
-A group of many events is rendered in portions, between which receiving goes on; a large record is
-rendered aside. Lanes that are side by side share the work.
+A group of many events comes in portions (`core.portions`), between which receiving goes on; a large
+record is rendered aside. Lanes that are side by side share the work.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from bridge.core.careful import carefully, joined
+from bridge.core.careful import carefully
 from bridge.core.flight import Flight
-from bridge.core.portions import is_heavy, is_large, portions
+from bridge.core.portions import is_heavy, weight
 from bridge.core.render import Rendered, Renderer
 from bridge.model import Group, Message
 from bridge.stages.aside import Aside
 
 __all__ = ["Rendering"]
 
-_KEPT_GROUPS, _KEPT_BYTES = 16, 1024 * 1024
-"""Groups that are kept for the other lanes, and how large one may be for that."""
+_KEPT_BYTES = 2 * 1024 * 1024
+"""Of what is kept for the other lanes: about what one of them sends at a time, and the next."""
 
 
 class Rendering:
-    """Renders groups for all lanes; lanes that are side by side share the work."""
+    """Renders portions for all lanes; lanes that are side by side share the work."""
 
     def __init__(
         self,
@@ -36,43 +36,36 @@ class Rendering:
         self._renderer = renderer
         self._flight = flight or Flight.unkept()
         self._aside = aside
-        self._cutting = asyncio.Lock()
+        self._going_aside = asyncio.Lock()
         self._is_shared = lanes > 1
-        self._kept: OrderedDict[tuple[int, int], Rendered] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], tuple[int, Rendered]] = OrderedDict()
+        """By the portion's numbers: its weight, and what it gives."""
+        self._bytes = 0
 
-    async def of(self, group: Group) -> Rendered:
-        """Return `group` as messages. Never waits for one that is not large."""
-        rendered = self._kept.get((group.first, group.last))
-        if rendered is not None:
-            return rendered
-        if not is_large(group):
-            return self._keep(group, carefully(self._renderer, group, self._flight))
-        async with self._cutting:
-            # Another lane may have waited for the same group.
-            rendered = self._kept.get((group.first, group.last))
-            return rendered or self._keep(group, await self._in_portions(group))
+    async def of(self, part: Group) -> Rendered:
+        """Return `part`, a portion, as messages. Never waits for one that is not heavy."""
+        kept = self._kept_of(part)
+        if kept is not None:
+            return kept
+        if self._aside is None or not is_heavy(part) or self._flight.bars(part):
+            return self._keep(part, carefully(self._renderer, part, self._flight))
+        async with self._going_aside:
+            # Another lane may have waited for the same one.
+            return self._kept_of(part) or self._keep(part, await self._aside.render(part))
 
-    def _keep(self, group: Group, rendered: Rendered) -> Rendered:
-        if self._is_shared and _size(rendered) <= _KEPT_BYTES:
-            self._kept[group.first, group.last] = rendered
-            if len(self._kept) > _KEPT_GROUPS:
-                self._kept.popitem(last=False)
+    def _kept_of(self, part: Group) -> Rendered | None:
+        kept = self._kept.get((part.first, part.last))
+        return kept and kept[1]
+
+    def _keep(self, part: Group, rendered: Rendered) -> Rendered:
+        if self._is_shared:
+            size = weight(part)
+            self._kept[part.first, part.last] = size, rendered
+            self._bytes += size
+            while self._bytes > _KEPT_BYTES:
+                self._bytes -= self._kept.popitem(last=False)[1][0]
         return rendered
-
-    async def _in_portions(self, group: Group) -> Rendered:
-        parts = []
-        for part in portions(group):
-            if self._aside is not None and is_heavy(part) and not self._flight.bars(part):
-                parts.append(await self._aside.render(part))
-            else:
-                parts.append(carefully(self._renderer, part, self._flight))
-                await asyncio.sleep(0)
-        return joined(group, parts)
 
     def refused(self, message: Message, sink: str, error: str) -> Message:
         """Return the dead letter in place of `message`."""
         return self._renderer.refused(message, sink, error)
-
-
-def _size(rendered: Rendered) -> int:
-    return sum([len(message.data) for message in rendered.messages])

@@ -55,7 +55,7 @@ def _framing(data: bytes) -> None:
                 assert len(list(split_frames(frames))) == count
                 taken += frames
             assert decoder.pending < HEADER_BYTES + _LIMIT
-        assert taken + bytes(decoder._buffer) == stream
+        assert taken + b"".join(decoder._chunks) == stream
     except FrameError as error:
         assert stream[len(taken) :].startswith(error.sample)
 

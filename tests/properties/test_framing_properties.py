@@ -1,11 +1,14 @@
 """Framing, however the bytes are cut and whatever they are."""
 
 import random
+from itertools import cycle
+from types import ModuleType
 
 import pytest
 from hypothesis import given, strategies as st
 
 from bridge.core.framing import HEADER_BYTES, FrameDecoder, frame, split_frames
+from bridge.core.native import native
 from bridge.errors import FrameError
 from tests.support.captures import Capture
 from tests.support.events import SMALL, small_capture
@@ -104,3 +107,25 @@ def test_what_is_held_back_is_less_than_one_frame_of_the_limit(noise: list[bytes
         except FrameError:
             return
         assert decoder.pending < HEADER_BYTES + 20
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 90, 5_000, 9_000]), min_size=1),
+    cuts=st.lists(st.sampled_from([1, 4, 5, 700, 4_096, 5_005, 20_000]), min_size=1),
+    rarely=st.integers(1, 4),
+    compiled=st.sampled_from([native, None]),
+)
+def test_chunks_may_gather_before_they_are_taken(
+    sizes: list[int], cuts: list[int], rarely: int, compiled: ModuleType | None
+) -> None:
+    stream = b"".join(frame(bytes([number & 0xFF]) * size) for number, size in enumerate(sizes))
+    decoder, found, at = FrameDecoder(max_payload=LIMIT, compiled=compiled), b"", 0
+    for turn, size in enumerate(cycle(cuts), 1):
+        decoder.receive(stream[at : at + size])
+        at += size
+        if turn % rarely == 0 or at >= len(stream):
+            found += decoder.take()[1]
+        if at >= len(stream):
+            break
+    assert decoder.take() == (0, b"")
+    assert (found, decoder.pending) == (stream, 0)

@@ -13,7 +13,8 @@ from hypothesis import given, settings, strategies as st
 from bridge.core.asjson import JsonWriter
 from bridge.core.decode import decode, is_light
 from bridge.core.framing import FrameDecoder, frame
-from bridge.core.native import native
+from bridge.core.hashing import merkle_root
+from bridge.core.native import native, openssl
 from bridge.core.peek import peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter
@@ -110,6 +111,16 @@ def test_recorded_events() -> None:
     hold_together(RECORDED, "udp/1", ONE)
 
 
+def test_hashlib_does_where_openssl_is_not_found() -> None:
+    if native is None:
+        return
+    native.hash_with(hashlib.sha256, 0, 0, 0)
+    try:
+        hold_together(RECORDED, "tcp/1")
+    finally:
+        native.hash_with(hashlib.sha256, *openssl())
+
+
 def test_recorded_events_in_base64() -> None:
     frames = b"".join(map(frame, RECORDED))
     group = Group(1, len(RECORDED), (Run("tcp/1", 1, len(RECORDED), frames),))
@@ -139,6 +150,13 @@ def test_streams_however_damaged(payloads: list[bytes], data: st.DataObject) -> 
     assert taken[0] == taken[1]
 
 
+@given(
+    st.lists(st.binary(min_size=32, max_size=32), max_size=40) | st.lists(st.binary(max_size=40))
+)
+def test_the_root_over_any_leaves(leaves: list[bytes]) -> None:
+    assert merkle_root(leaves) == merkle_root(tuple(leaves)) == merkle_root(leaves, None)
+
+
 def test_most_recorded_commits_and_reveals_go_the_short_way() -> None:
     """Else it would be right and of no use."""
     if native is None:
@@ -147,7 +165,7 @@ def test_most_recorded_commits_and_reveals_go_the_short_way() -> None:
     tracked = [payload for payload in RECORDED if isinstance(peek(payload), int)]
     binary = [payload for payload in tracked if not payload.startswith(b"{")]
     for payload in binary:
-        native.identities(frame(payload), 0, hashlib.sha256(), taken)
+        native.identities(frame(payload), 0, taken)
     assert len(taken) > 0.99 * len(binary) > 0
 
 

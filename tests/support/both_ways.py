@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from types import ModuleType
 from typing import Literal
 
@@ -124,7 +123,7 @@ def hold_identities_together(frames: bytes) -> None:
     at = 0
     for _, payload in split_frames(frames):
         found: list[int] = []
-        until = native.identities(frames[: at + 5 + len(payload)], at, hashlib.sha256(), found)
+        until = native.identities(frames[: at + 5 + len(payload)], at, found)
         at += 5 + len(payload)
         if until == at:
             known = peek(payload)
@@ -159,7 +158,7 @@ def _hashes(block: EntryCreditBlock, compiled: ModuleType | None) -> CreditHashe
 def is_short(data: bytes) -> bool:
     """Say whether the compiled part takes `data`, without a header, for a credit block; then it is one."""
     assert native is not None
-    body, identities = native.credit_body(data), native.credit_identities(data, hashlib.sha256())
+    body, identities = native.credit_body(data), native.credit_identities(data)
     try:
         block = EntryCreditBlock.FromString(data)
     except ProtobufError:

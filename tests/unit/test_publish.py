@@ -284,6 +284,39 @@ async def test_a_limit_lowered_while_running_gives_claim_checks_and_no_dead_lett
     assert all(size(m) <= 5_000 for m in bench.sink.acknowledged)
 
 
+async def test_the_next_batch_is_prepared_while_one_is_under_way() -> None:
+    bench = Bench(step_bytes=1)
+    bench.sink.answers.clear()
+    bench.accept(*events(range(3)))
+    bench.accept(*events(range(2)))
+    async with publishing(bench):
+        await until(lambda: bench.sink.prepared == [1, 4])
+        assert (bench.sink.sent, bench.position) == (3, 0)
+        bench.sink.answers.set()
+        await bench.all_published()
+    assert bench.sequence == [1, 2, 3, 4, 5]
+
+
+async def test_what_one_commit_held_is_sent_in_steps() -> None:
+    """Else the memory of a lane would depend on what came at once."""
+    bench = Bench(step_bytes=600_000)
+    bench.accept(*(event(number, content=100_000) for number in range(20)))
+    async with publishing(bench):
+        await bench.all_published()
+    assert bench.sequence == list(range(1, 21))
+    assert bench.sink.prepared == [1, 7, 13, 19]
+
+
+async def test_many_small_events_are_fewer_to_a_step() -> None:
+    bench = Bench(step_bytes=500_000)
+    for _ in range(4):
+        bench.accept(*events(range(2_000)))
+    async with publishing(bench):
+        await bench.all_published()
+    assert bench.sequence == list(range(1, 8_001))
+    assert bench.sink.prepared == [1, 2_001, 4_001, 6_001]
+
+
 async def test_a_lane_that_is_down_never_delays_another() -> None:
     bench = Bench()
     dead = ScriptedSink("dead")
@@ -315,10 +348,11 @@ async def test_lanes_side_by_side_render_a_group_once() -> None:
     bench.accept(*events([1]))
     (group,) = bench.journal.groups
     assert await bench.rendering.of(group) is await bench.rendering.of(group)
+    kept = event(1, content=500_000)
     for _ in range(40):
-        bench.accept(*events([1]))
+        bench.accept(kept)
         await bench.rendering.of(bench.journal.groups[-1])
-    assert len(bench.rendering._kept) <= 16
+    assert len(bench.rendering._kept) <= 4
 
 
 @pytest.mark.parametrize("ids_agree", [True, False])

@@ -19,6 +19,7 @@ __all__ = [
     "DirectoryBlock",
     "DirectoryHashes",
     "Listed",
+    "lists_entry_blocks",
 ]
 
 ADMIN_CHAIN = bytes(31) + b"\x0a"
@@ -178,3 +179,8 @@ class DirectoryBlock:
             ),
             version=header.version,
         )
+
+
+def lists_entry_blocks(message: pb.DirectoryBlock) -> bool:
+    """Say whether `message` lists blocks of user chains."""
+    return any(each.chainID not in _SYSTEM_CHAINS for each in message.entries)

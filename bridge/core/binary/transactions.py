@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from bridge.core.binary.wire import (
@@ -41,7 +42,7 @@ class Proof(NamedTuple):
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transaction:
     """Moves factoids, or turns them into entry credits."""
 
@@ -53,7 +54,7 @@ class Transaction:
     proofs: tuple[Proof, ...] = ()
     """One for each input; a coinbase transaction has neither."""
 
-    @property
+    @cached_property
     def ledger(self) -> bytes:
         """The part that is signed, and whose SHA-256 is the transaction's id."""
         sides = (self.inputs, self.outputs, self.credit_outputs)
@@ -66,7 +67,7 @@ class Transaction:
             )
         )
 
-    @property
+    @cached_property
     def raw(self) -> bytes:
         """The binary form."""
         if len(self.proofs) != len(self.inputs):
