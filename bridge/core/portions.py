@@ -17,7 +17,6 @@ __all__ = ["LARGE_BYTES", "is_heavy", "is_large", "portions", "weight"]
 LARGE_BYTES = 256 * 1024
 """More than a receiver takes in one read; a record above it is a run of its own, or nearly."""
 
-
 _RECORD_BYTES = 256
 """What a record is counted for beside its own bytes: messages of small events are mostly attributes."""
 
@@ -42,12 +41,21 @@ def portions(group: Group) -> Iterator[Group]:
     """Yield the records of `group` in order; a portion above `LARGE_BYTES` is one single record."""
     if not group.runs:
         yield group
-    first = group.first
+        return
+    first, runs, size = group.first, list[Run](), 0
     for run in group.runs:
         for records, frames in _cut(run):
-            part = Run(run.peer, run.received_ns, records, frames)
-            yield Group(first, first + records - 1, (part,))
-            first += records
+            if runs and size + len(frames) > LARGE_BYTES:
+                part = _group(first, runs)
+                yield part
+                first, runs, size = part.last + 1, [], 0
+            runs.append(Run(run.peer, run.received_ns, records, frames))
+            size += len(frames)
+    yield _group(first, runs)
+
+
+def _group(first: int, runs: list[Run]) -> Group:
+    return Group(first, first + sum([run.records for run in runs]) - 1, tuple(runs))
 
 
 def _cut(run: Run) -> Iterator[tuple[int, bytes]]:
