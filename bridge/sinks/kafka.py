@@ -43,7 +43,6 @@ _CHUNK_HEADROOM = 4_096
 _BUILT_BYTES = 1024 * 1024
 """Of batches built at a stretch: fewer requests cost less, and nobody waits for longer than a few ms."""
 
-
 _Item = tuple[int, Message]
 """A message, and its position in what is published."""
 
