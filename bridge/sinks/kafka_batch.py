@@ -45,7 +45,7 @@ def _lz4(data: bytes) -> bytes:
     """Return `data` as an LZ4 frame, of one block if it is not very large; or as it is, if it is smaller.
 
     The library's own frames have blocks of 64 KB only. Those of hashes as hex digits take five times as
-    long, and are a twentieth smaller (docs/decisions/0012).
+    long, and are a fifteenth smaller (docs/decisions/0012).
     """
     room = next((size for size in _LZ4_START if len(data) <= size), max(_LZ4_START))
     parts: list[Any] = [_LZ4_START[room]]
