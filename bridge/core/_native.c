@@ -2,7 +2,7 @@
  *
  * Functions for the steps that see every event. They know the form in which nodes send commits, reveals
  * and state changes, and of all kinds that which protobuf's serialiser writes. What is not exactly of
- * that form they leave to the Python beside them (`framing`, `decode`, `render`, `asjson`, `peek`,
+ * that form they leave to the Python beside them (`framing`, `decode`, `render`, `asjson`, `peek`, `hashing`,
  * `binary.credits`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to
  * judge damaged input: it only has to recognise what is sound. tests/properties/test_native_properties.py
  * holds the two together.
@@ -41,14 +41,15 @@ static PyObject *whole(PyObject *self, PyObject *args)
         return NULL;
     const uint8_t *start = buffer.buf, *at = start, *end = start + buffer.len;
     while (end - at >= FRAME_HEADER && at[0] == 1) {
-        uint64_t size = payload_size(at);
-        if (size > (uint64_t)limit || size > (uint64_t)(end - at - FRAME_HEADER))
+        uint32_t size = payload_size(at);
+        if (limit < 0 || size > INT32_MAX || size > (size_t)limit || size > end - at - FRAME_HEADER)
             break;
         at += FRAME_HEADER + size;
         count++;
     }
+    Py_ssize_t taken = at - start;
     PyBuffer_Release(&buffer);
-    return Py_BuildValue("nn", count, (Py_ssize_t)(at - start));
+    return Py_BuildValue("nn", count, taken);
 }
 
 /* Reading protobuf, in the one form that its serialiser writes */
@@ -225,8 +226,8 @@ static char *put_hex(char *out, View view)
 
 static char *decimal(char *out, uint64_t value, int width)
 {
-    for (char *place = out + width; place-- > out; value /= 10)
-        *place = (char)('0' + value % 10);
+    for (int place = width - 1; place >= 0; place--, value /= 10)
+        out[place] = (char)('0' + value % 10);
     return out + width;
 }
 
@@ -314,7 +315,7 @@ static char *put(char *out, Text text)
 
 static int text_of(PyObject *object, Text *text)
 {
-    if (PyBytes_CheckExact(object)) {
+    if (PyBytes_Check(object)) {
         text->start = PyBytes_AS_STRING(object);
         text->size = PyBytes_GET_SIZE(object);
         return 1;
@@ -399,6 +400,10 @@ static PyObject *table(PyObject *self, PyObject *spec)
         field->tag = tag;
         field->name.size = (Py_ssize_t)strlen(field->name.start);
         field->names = of;
+        if (field->type < INT32 || field->type > MESSAGE) {
+            PyErr_SetString(PyExc_ValueError, "no type of a field");
+            goto failed;
+        }
         if (field->type == MESSAGE && !(field->inner = PyCapsule_GetPointer(of, TABLE)))
             goto failed;
         if (field->type == ENUM && !PyDict_Check(of)) {
@@ -632,8 +637,8 @@ static PyObject *form(PyObject *self, PyObject *args)
 /* hash_with(sha256, begin, update, end) -> None
  *
  * Hash with OpenSSL's SHA256_Init, SHA256_Update and SHA256_Final, which stand at these addresses; or,
- * where they are 0, by calls of `sha256`, hashlib's: the same, but for a commit these take longer than
- * the hashing. */
+ * where they are 0, or hash another way, by calls of `sha256`, hashlib's: the same, but for a commit these
+ * take longer than the hashing. */
 
 #define MOST_STATE 512 /* bytes; a SHA256_CTX has 112 */
 
@@ -643,19 +648,6 @@ static struct {
     int (*update)(void *, const void *, size_t);
     int (*end)(uint8_t *, void *);
 } sha256;
-
-static PyObject *hash_with(PyObject *self, PyObject *args)
-{
-    PyObject *type;
-    unsigned long long begin, update, end;
-    if (!PyArg_ParseTuple(args, "OKKK", &type, &begin, &update, &end))
-        return NULL;
-    Py_XSETREF(sha256.type, Py_NewRef(type));
-    sha256.begin = (int (*)(void *))(uintptr_t)begin;
-    sha256.update = (int (*)(void *, const void *, size_t))(uintptr_t)update;
-    sha256.end = (int (*)(uint8_t *, void *))(uintptr_t)end;
-    Py_RETURN_NONE;
-}
 
 /* Put the SHA-256 of `salt` and `data` into `out`; 0: an error. */
 static int hashed(Text salt, View data, uint8_t out[HASH])
@@ -673,9 +665,9 @@ static int hashed(Text salt, View data, uint8_t out[HASH])
         PyErr_SetString(PyExc_RuntimeError, "hash_with was not called");
         return 0;
     }
-    PyObject *view = PyMemoryView_FromMemory((char *)data.at, data.end - data.at, PyBUF_READ);
-    PyObject *hash = view ? PyObject_CallFunction(sha256.type, "y#", salt.start, salt.size) : NULL;
-    PyObject *done = hash ? PyObject_CallMethodOneArg(hash, name_update, view) : NULL;
+    PyObject *copy = PyBytes_FromStringAndSize((const char *)data.at, data.end - data.at);
+    PyObject *hash = copy ? PyObject_CallFunction(sha256.type, "y#", salt.start, salt.size) : NULL;
+    PyObject *done = hash ? PyObject_CallMethodOneArg(hash, name_update, copy) : NULL;
     PyObject *digest = done ? PyObject_CallMethodNoArgs(hash, name_digest) : NULL;
     int fits = digest && PyBytes_CheckExact(digest) && PyBytes_GET_SIZE(digest) == HASH;
     if (fits)
@@ -685,8 +677,27 @@ static int hashed(Text salt, View data, uint8_t out[HASH])
     Py_XDECREF(digest);
     Py_XDECREF(done);
     Py_XDECREF(hash);
-    Py_XDECREF(view);
+    Py_XDECREF(copy);
     return fits;
+}
+
+static PyObject *hash_with(PyObject *self, PyObject *args)
+{
+    static const uint8_t begins[] = {0xBA, 0x78, 0x16, 0xBF, 0x8F, 0x01, 0xCF, 0xEA}; /* FIPS 180: "abc" */
+    PyObject *type;
+    unsigned long long begin, update, end;
+    if (!PyArg_ParseTuple(args, "OKKK", &type, &begin, &update, &end))
+        return NULL;
+    Py_XSETREF(sha256.type, Py_NewRef(type));
+    sha256.begin = begin && update && end ? (int (*)(void *))(uintptr_t)begin : NULL;
+    sha256.update = (int (*)(void *, const void *, size_t))(uintptr_t)update;
+    sha256.end = (int (*)(uint8_t *, void *))(uintptr_t)end;
+    uint8_t digest[HASH];
+    View abc = {(const uint8_t *)"bc", (const uint8_t *)"bc" + 2};
+    if (sha256.begin && (!hashed((Text){"a", 1}, abc, digest) || memcmp(digest, begins, sizeof begins)))
+        sha256.begin = NULL;
+    PyErr_Clear();
+    Py_RETURN_NONE;
 }
 
 /* LazyMessage: a message whose attributes are written when they are asked for
@@ -890,6 +901,9 @@ static PyObject *message_of(PyTypeObject *type, PyObject *told, const Frame *fra
         Py_XDECREF(json);
         return NULL;
     }
+    /* A subclass is tracked, and nothing that it holds leads back to it. */
+    if (PyObject_IS_GC((PyObject *)lazy))
+        PyObject_GC_UnTrack(lazy);
     lazy->told = Py_NewRef(told);
     lazy->json = json;
     lazy->member = frame->member;
@@ -903,7 +917,7 @@ static PyObject *message_of(PyTypeObject *type, PyObject *told, const Frame *fra
     return (PyObject *)lazy;
 }
 
-/* What is told of an envelope; NULL without an error where nothing is. */
+/* A new reference to what is told of an envelope; NULL without an error where nothing is. */
 static PyObject *told_of(PyObject *known, View envelope)
 {
     PyObject *key = PyBytes_FromStringAndSize((const char *)envelope.at, envelope.end - envelope.at);
@@ -916,7 +930,7 @@ static PyObject *told_of(PyObject *known, View envelope)
         PyErr_SetString(PyExc_TypeError, "not what is told of an envelope");
         return NULL;
     }
-    return told;
+    return Py_XNewRef(told);
 }
 
 static PyObject *events(PyObject *self, PyObject *args)
@@ -942,7 +956,8 @@ static PyObject *events(PyObject *self, PyObject *args)
             break;
         Py_ssize_t size = frame.envelope.end - frame.envelope.at;
         if (size != last.end - last.at || memcmp(last.at, frame.envelope.at, (size_t)size)) {
-            if (!(told = told_of(known, frame.envelope)))
+            Py_XSETREF(told, told_of(known, frame.envelope));
+            if (!told)
                 break;
             last = frame.envelope;
         }
@@ -960,6 +975,7 @@ static PyObject *events(PyObject *self, PyObject *args)
         seq++;
         frames.at = frame.next;
     }
+    Py_XDECREF(told);
     return PyErr_Occurred() ? NULL : Py_BuildValue("nK", frames.at - start, seq);
 }
 
@@ -991,12 +1007,10 @@ static PyObject *identities(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*nO!", &buffer, &at, &PyList_Type, &out))
         return NULL;
     const uint8_t *start = buffer.buf;
-    View frames = {start + at, start + buffer.len};
-    int failed = 0;
-    if (at < 0 || at > buffer.len) {
+    int failed = at < 0 || at > buffer.len;
+    if (failed)
         PyErr_SetString(PyExc_ValueError, "`at` is outside the frames");
-        failed = 1;
-    }
+    View frames = {start + (failed ? 0 : at), start + buffer.len};
     while (!failed && frames.at < frames.end) {
         Frame frame;
         Facts facts;
@@ -1026,22 +1040,20 @@ static PyObject *identities(PyObject *self, PyObject *args)
 
 static PyObject *merkle_root(PyObject *self, PyObject *arg)
 {
-    PyObject *leaves = PySequence_Fast(arg, "not a sequence");
-    if (!leaves)
-        return NULL;
-    Py_ssize_t count = PySequence_Fast_GET_SIZE(leaves);
+    if (!PyList_Check(arg) && !PyTuple_Check(arg))
+        Py_RETURN_NONE;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(arg);
     /* One more, for an odd last one. */
     uint8_t *level = PyMem_Malloc(((size_t)count + 1) * HASH);
     int fits = level && count > 0;
     if (!level)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; fits && i < count; i++) {
-        PyObject *leaf = PySequence_Fast_GET_ITEM(leaves, i);
+        PyObject *leaf = PySequence_Fast_GET_ITEM(arg, i);
         fits = PyBytes_CheckExact(leaf) && PyBytes_GET_SIZE(leaf) == HASH;
         if (fits)
             memcpy(level + i * HASH, PyBytes_AS_STRING(leaf), HASH);
     }
-    Py_DECREF(leaves);
     while (fits && count > 1) {
         if (count % 2) {
             memcpy(level + count * HASH, level + (count - 1) * HASH, HASH);
@@ -1051,7 +1063,8 @@ static PyObject *merkle_root(PyObject *self, PyObject *arg)
             View pair = {level + i * HASH, level + (i + 2) * HASH};
             uint8_t digest[HASH];
             fits = hashed(NO_TEXT, pair, digest);
-            memcpy(level + i / 2 * HASH, digest, HASH);
+            if (fits)
+                memcpy(level + i / 2 * HASH, digest, HASH);
         }
         count /= 2;
     }
@@ -1250,6 +1263,10 @@ typedef struct {
 static int parts_of_tuple(PyObject *message, Parts *parts)
 {
     PyObject *key = PyTuple_GET_ITEM(message, 2), *values = PyTuple_GET_ITEM(message, 5);
+    if (!PyTuple_Check(values)) {
+        PyErr_SetString(PyExc_TypeError, "values that are no tuple");
+        return 0;
+    }
     parts->seq = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(message, 0));
     parts->key = (Text){NULL, 0};
     parts->of.count = PyTuple_GET_SIZE(values);
@@ -1303,6 +1320,11 @@ static int parts_of(PyObject *message, PyObject *prepared, PyObject *prepare, Pa
             return 0;
         }
     }
+    if (!PyTuple_Check(made) || PyTuple_GET_SIZE(made) != 4 ||
+        !PyTuple_Check(PyTuple_GET_ITEM(made, 1))) {
+        PyErr_SetString(PyExc_TypeError, "not what is prepared of a layout");
+        return 0;
+    }
     parts->prepared = made;
     parts->names = PyTuple_GET_ITEM(made, 1);
     if (parts->of.count != PyTuple_GET_SIZE(parts->names)) {
@@ -1319,12 +1341,13 @@ static int parts_of(PyObject *message, PyObject *prepared, PyObject *prepare, Pa
 static Py_ssize_t room_for(PyObject *messages, Py_ssize_t at, Py_ssize_t most)
 {
     Py_ssize_t room = 0;
-    for (; at < PyList_GET_SIZE(messages) && room < most; at++) {
-        PyObject *message = PyList_GET_ITEM(messages, at);
+    for (; at < PyTuple_GET_SIZE(messages) && room < most; at++) {
+        PyObject *message = PyTuple_GET_ITEM(messages, at), *data;
         if (PyObject_TypeCheck(message, &lazy_type))
             room += ATTRIBUTES + lazy_data((Lazy *)message).size;
-        else if (PyTuple_Check(message) && PyTuple_GET_SIZE(message) == 7)
-            room += ATTRIBUTES + Py_SIZE(PyTuple_GET_ITEM(message, 6));
+        else if (PyTuple_Check(message) && PyTuple_GET_SIZE(message) == 7 &&
+                 PyBytes_Check(data = PyTuple_GET_ITEM(message, 6)))
+            room += ATTRIBUTES + PyBytes_GET_SIZE(data);
     }
     return room < most ? room : most;
 }
@@ -1368,21 +1391,24 @@ static PyObject *records(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!nO!On", &PyList_Type, &messages, &at, &PyDict_Type, &prepared,
                           &prepare, &most))
         return NULL;
-    Py_ssize_t first = at, end = PyList_GET_SIZE(messages);
-    Buffer buffer;
-    if (!begin(&buffer, room_for(messages, at < 0 ? end : at, most)))
+    most = most < 0 ? 0 : most;
+    /* `prepare` may do what it likes with the list. */
+    if (!(messages = PyList_AsTuple(messages)))
         return NULL;
-    int failed = at < 0;
+    Py_ssize_t first = at, end = PyTuple_GET_SIZE(messages);
+    Buffer buffer;
+    int failed = !begin(&buffer, room_for(messages, at < 0 ? end : at, most)) || at < 0;
     for (; !failed && at < end; at++) {
         Parts parts;
         Text constants, seq_name;
-        if (!parts_of(PyList_GET_ITEM(messages, at), prepared, prepare, &parts) ||
+        Py_ssize_t headers = -1;
+        if (!parts_of(PyTuple_GET_ITEM(messages, at), prepared, prepare, &parts) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 0), &constants) ||
-            !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name)) {
+            !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name) ||
+            (headers = PyLong_AsSsize_t(PyTuple_GET_ITEM(parts.prepared, 3))) < 0) {
             failed = 1;
             break;
         }
-        Py_ssize_t headers = PyLong_AsSsize_t(PyTuple_GET_ITEM(parts.prepared, 3));
         Text seq = {parts.digits, (Py_ssize_t)strlen(parts.digits)};
         Text names[MOST_VALUES];
         size_t size = 2 + zigzag_size(at - first) + zigzag_size(headers) + (size_t)constants.size +
@@ -1420,11 +1446,12 @@ static PyObject *records(PyObject *self, PyObject *args)
         for (Py_ssize_t i = 0; i < parts.of.count; i++)
             out = put_sized(put(out, names[i]), parts.of.values[i]);
     }
+    Py_DECREF(messages);
     PyObject *found = failed ? NULL : finish(&buffer);
     if (found)
         return Py_BuildValue("Nn", found, at);
     if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_ValueError, "`at` is outside the messages");
+        PyErr_SetString(PyExc_ValueError, "`at` is outside the messages, or no count of headers");
     Py_XDECREF(buffer.bytes);
     return NULL;
 }
@@ -1445,15 +1472,17 @@ static PyObject *block(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O!Os#z#", &PyList_Type, &messages, &PyDict_Type, &prepared,
                           &prepare, &reply.start, &reply.size, &batch.start, &batch.size))
         return NULL;
-    Py_ssize_t last = PyList_GET_SIZE(messages);
+    if (!(messages = PyList_AsTuple(messages)))
+        return NULL;
+    Py_ssize_t last = PyTuple_GET_SIZE(messages);
     Buffer buffer;
     if (!begin(&buffer, room_for(messages, 0, PY_SSIZE_T_MAX)))
-        return NULL;
+        goto failed;
     for (Py_ssize_t at = 0; at < last; at++) {
         Parts parts;
         Text constants, subject, seq_name, names[MOST_VALUES];
         char sequence[64], inbox[24], sizes[64];
-        if (!parts_of(PyList_GET_ITEM(messages, at), prepared, prepare, &parts) ||
+        if (!parts_of(PyTuple_GET_ITEM(messages, at), prepared, prepare, &parts) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 0), &constants) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 2), &seq_name) ||
             !text_of(PyTuple_GET_ITEM(parts.prepared, 3), &subject))
@@ -1508,8 +1537,10 @@ static PyObject *block(PyObject *self, PyObject *args)
         }
         put(put(put(out, LINE), parts.data), LINE);
     }
+    Py_DECREF(messages);
     return finish(&buffer);
 failed:
+    Py_DECREF(messages);
     Py_XDECREF(buffer.bytes);
     return NULL;
 }
