@@ -72,8 +72,8 @@ class Lane:
 
         `network` is told in alerts; `waits` are the shortest and the longest time, in seconds,
         before it is opened anew;
-        `step_bytes` is about how much of the journal is sent at a time; `when_wedged` is called when
-        the broker answers but acknowledges nothing.
+        `step_bytes` is about how much is sent at a time, as `portions.weight` counts; `when_wedged`
+        is called when the broker answers but acknowledges nothing.
         """
         self._journal = journal
         self._rendering = rendering
