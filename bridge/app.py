@@ -174,7 +174,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         finally:
             await receiving.aclose()
             if not tasks.failed.done():
-                await _within(_ACKNOWLEDGE_SECONDS, _drain(intake, lanes))
+                await _within(_ACKNOWLEDGE_SECONDS, _drain(intake, tasks, lanes))
             await tasks.cancel()
             if not tasks.failed.done():
                 await _within(_ACKNOWLEDGE_SECONDS, _flush(journal))
@@ -239,8 +239,10 @@ async def _flush(journal: Journal) -> None:
         _log.warning("checkpoints not written down", error=str(error))
 
 
-async def _drain(intake: Intake, lanes: tuple[Lane, ...]) -> None:
+async def _drain(intake: Intake, tasks: _Tasks, lanes: tuple[Lane, ...]) -> None:
     await intake.drained()
+    # They write too, and go on where they were at the next start.
+    await tasks.cancel("backfill", "tracker")
     await asyncio.gather(*(lane.drained() for lane in lanes))
 
 
@@ -278,8 +280,10 @@ class _Tasks:
         if not task.cancelled() and task.exception() and not self.failed.done():
             self.failed.set_exception(task.exception())  # type: ignore[arg-type]
 
-    async def cancel(self) -> None:
-        while left := [task for task in self._tasks if not task.done()]:
+    async def cancel(self, *names: str) -> None:
+        """Cancel those of `names`, or all, and return when they ended."""
+        chosen = [task for task in self._tasks if not names or task.get_name() in names]
+        while left := [task for task in chosen if not task.done()]:
             for task in left:
                 task.cancel()
             # A client library may swallow a cancellation while it connects or closes.

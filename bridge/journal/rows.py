@@ -17,9 +17,15 @@ from bridge.errors import StorageDamaged
 from bridge.journal.file import one, refuse
 from bridge.model import Run
 
-__all__ = ["checkpoints", "inherited", "oldest", "parts", "row_of"]
+__all__ = ["MOVE", "checkpoints", "inherited", "oldest", "parts", "row_of"]
 
 _LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
+
+MOVE = (
+    "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, state = excluded.state"
+)
+"""Moves the checkpoint of a reader."""
 
 _ROW_BYTES = 256 * 1024
 """A commit larger than this becomes several rows, so that a reader's step stays small."""

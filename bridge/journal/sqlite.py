@@ -29,7 +29,7 @@ from bridge.errors import StorageDamaged, StorageFull
 from bridge.journal.file import PAGE_BYTES, WalLength, fold, fold_behind, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
-from bridge.journal.rows import checkpoints, inherited, oldest, parts, row_of
+from bridge.journal.rows import MOVE, checkpoints, inherited, oldest, parts, row_of
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
@@ -156,18 +156,17 @@ class Journal:
         """See `ports.Journal`."""
         write = self._commit_urgently if urgent else self._commit_within_cap
         try:
-            groups = await self._in(self._write_thread, write, runs)
+            groups = await self._committed(write, runs)
         except StorageFull:
             await self._in(self._write_thread, self._make_room)
-            groups = await self._in(self._write_thread, write, runs)
-        self._grow(groups)
+            groups = await self._committed(write, runs)
         return groups[-1].last
 
     async def advance(
         self, reader: str, seq: int, runs: Sequence[Run], items: Mapping[str, bytes | None]
     ) -> None:
         """See `ports.Journal`."""
-        self._grow(await self._in(self._write_thread, self._commit, runs, (reader, seq, items)))
+        await self._committed(self._commit, runs, (reader, seq, items))
 
     def items(self, reader: str) -> list[tuple[str, bytes]]:
         """See `ports.Journal`."""
@@ -207,7 +206,18 @@ class Journal:
         if self._readers != self._durable:
             await self._in(self._write_thread, self._commit)
 
-    def _grow(self, groups: Sequence[Group]) -> None:
+    async def _committed(self, write: Callable[..., list[Group]], *what: object) -> list[Group]:
+        writing = asyncio.get_running_loop().run_in_executor(self._write_thread, write, *what)
+        writing.add_done_callback(self._tell)
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # A commit in progress may not be cancelled; who has ended its maker is to know of it.
+            await asyncio.wait((writing,))
+            raise
+
+    def _tell(self, writing: asyncio.Future[list[Group]]) -> None:
+        groups = [] if writing.exception() else writing.result()
         self._hot.add(groups)
         if groups and groups[-1].last > self.head:
             self.head = groups[-1].last
@@ -217,7 +227,7 @@ class Journal:
     async def _in(
         self, thread: ThreadPoolExecutor, call: Callable[..., T], *arguments: object
     ) -> T:
-        # Shielded: whoever waits may be cancelled, a commit in progress may not.
+        # Shielded: whoever waits may be cancelled, a write in progress may not.
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))
 
@@ -247,10 +257,10 @@ class Journal:
                 groups.append(Group(head + 1, head + row.records, tuple(part)))
                 head += row.records
             for name, seq in moved.items():
-                write(_MOVE, (name, seq, self._states.get(name)))
+                write(MOVE, (name, seq, self._states.get(name)))
             if advance:
                 reader, seq, items = advance
-                write(_MOVE, (reader, seq, None))
+                write(MOVE, (reader, seq, None))
                 for item, value in items.items():
                     if value is None:
                         write("DELETE FROM items WHERE reader = ? AND name = ?", (reader, item))
@@ -338,9 +348,3 @@ class Journal:
         self._reader.close()
         self._items.close()
         self._writer.close()
-
-
-_MOVE = (
-    "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"
-    " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, state = excluded.state"
-)

@@ -15,10 +15,12 @@ __all__ = ["FORMAT", "Tally", "in_stream", "in_topics", "wrong"]
 FORMAT = {"BRIDGE_FORMAT": "protobuf"}
 """The data are then the node's own bytes, so that every id can be computed anew from them."""
 
+_TOLD = 5
+
 _OWN = {"gap-alert", "block-receipt", "dead-letter"}
 _ADDED_UP = (
     *("tries", "accepted", "lost", "reordered", "duplicates", "repeats", "wrong", "compared"),
-    *("recoveries", "broken", "late", "notes"),
+    *("recoveries", "broken", "late", "lacking", "notes"),
 )
 
 
@@ -49,6 +51,8 @@ class Tally:
     """Other promises that were not kept, a sentence for each."""
     late: list[str] = field(default_factory=list)
     """Promises of time that were not kept; a machine that does other things may be the reason."""
+    lacking: list[str] = field(default_factory=list)
+    """Where what was lost is missing, and what it is; of each place the first few."""
     not_tried: str = ""
     """What this machine lacks for it."""
     notes: list[str] = field(default_factory=list)
@@ -79,7 +83,7 @@ class Tally:
 def in_stream(accepted: Sequence[Stored], held: list[Read]) -> Tally:
     """Compare a JetStream stream with what the journal accepted."""
     expected = [(record.seq, record.id) for record in accepted]
-    tally = _compared(expected, held)
+    tally = _compared("the stream", expected, held)
     tally.duplicates = len(held) - len(without_repeats(held))
     return tally
 
@@ -90,18 +94,21 @@ def in_topics(accepted: Sequence[Stored], topics: dict[str, list[Read]]) -> Tall
     for kind in {record.kind for record in accepted} | topics.keys():
         held = topics.get(kind, [])
         expected = [(record.seq, record.id) for record in accepted if record.kind == kind]
-        tally.add(_compared(expected, held))
+        tally.add(_compared(f"the topic of {kind}", expected, held))
         tally.repeats += len(held) - len(without_repeats(held))
         tally.rewinds = max(tally.rewinds, _steps_back([message.seq for message in held]))
     return tally
 
 
-def _compared(expected: list[tuple[int, str]], held: list[Read]) -> Tally:
+def _compared(place: str, expected: list[tuple[int, str]], held: list[Read]) -> Tally:
     found = [(message.seq, message.id) for message in without_repeats(held)]
     foreign = set(found) - set(expected)
+    lost = sorted(set(expected) - set(found))
     numbers = [seq for seq, _ in found]
+    last = max(numbers, default=0)
     return Tally(
-        lost=len(set(expected) - set(found)),
+        lost=len(lost),
+        lacking=[f"{place}, whose last is {last}, lacks {each}" for each in lost[:_TOLD]],
         reordered=_steps_back(numbers),
         wrong=len(foreign) + wrong(held),
     )

@@ -491,7 +491,9 @@ async def test_an_advance_whose_waiter_is_cancelled_is_not_undone_by_the_next_co
         advancing = asyncio.create_task(journal.advance("tracker", 3, [numbered(4)], {"a": b"b"}))
         await asyncio.sleep(0)
         advancing.cancel()
-        await asyncio.gather(advancing, return_exceptions=True)
+        (end,) = await asyncio.gather(advancing, return_exceptions=True)
+        assert isinstance(end, asyncio.CancelledError)
+        assert journal.head == 4
         await fill(journal, 1)
         await journal.flush()
     async with opened(tmp_path) as journal:
