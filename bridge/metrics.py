@@ -7,7 +7,7 @@ Labels come from fixed sets: no address, hash or message text is ever one.
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -135,18 +135,14 @@ class Metrics:
 
     # The sinks
 
-    def published(self, sink: str, messages: Sequence[Message], duplicates: int) -> None:
+    def published(
+        self, sink: str, kinds: Mapping[Kind, Sequence[Message]], duplicates: int
+    ) -> None:
         """A batch was acknowledged."""
-        kinds = Counts[Kind]()
-        # By layout first, for those are few, and found by identity.
-        for layout, count in Counts([message.layout for message in messages]).items():
-            kinds[layout.kind] += count
-        for kind, count in kinds.items():
-            self._published.labels(sink, kind.value).inc(count)
-            if kind.value == "dead-letter":
-                for message in messages:
-                    if message.layout.kind is kind:
-                        self._dead_letters.labels(sink, message.token).inc()
+        for kind, messages in kinds.items():
+            self._published.labels(sink, kind.value).inc(len(messages))
+        for letter in kinds.get(Kind.DEAD_LETTER, ()):
+            self._dead_letters.labels(sink, letter.token).inc()
         if duplicates:
             self._duplicates.labels(sink).inc(duplicates)
 

@@ -203,7 +203,7 @@ class KafkaSettings(Section):
     """Password of that key."""
     compression: Literal["none", "gzip", "lz4", "zstd"] = "lz4"
     """Compression of batches: less for the network and the disk, more work for the bridge."""
-    batch_bytes: Annotated[int, Field(ge=16_384, le=64 * MIB)] = MIB
+    batch_bytes: Annotated[int, Field(ge=16_384, le=64 * MIB)] = 4 * MIB
     """Largest batch; bounded by what the topic takes."""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 1
     """Partitions of keyed topics, when the bridge makes them. One keeps a topic's whole order."""

@@ -1,7 +1,7 @@
 /* What is done for each event of the feed, where Python's own speed would be the limit.
  *
- * Functions for the steps that see every event. They know the form in which nodes send commits, reveals
- * and state changes, and of all kinds that which protobuf's serialiser writes. What is not exactly of
+ * Functions for the steps that see every event. They know the form in which nodes send commits, reveals,
+ * state changes and minutes, and of all kinds that which protobuf's serialiser writes. What is not exactly of
  * that form they leave to the Python beside them (`framing`, `decode`, `render`, `asjson`, `peek`, `hashing`,
  * `binary.credits`, `natswire`, `kafkawire`), the long way, which is the reference. So nothing here has to
  * judge damaged input: it only has to recognise what is sound. tests/properties/test_native_properties.py
@@ -105,6 +105,7 @@ typedef struct {
     View chain;                         /* of a reveal */
     View entry, weld, payer, signature; /* of a commit; the weld that of a chain's */
     uint64_t state, seconds, nanos, credits, version;
+    uint64_t height; /* of a process-list event */
 } Facts;
 
 static int instant(View *view, Facts *facts)
@@ -120,7 +121,13 @@ static int timestamp(View *view, uint8_t tag, Facts *facts)
     return !comes(view, tag) || instant(view, facts);
 }
 
-enum { CHAIN_COMMIT = 0x22, ENTRY_COMMIT = 0x2A, ENTRY_REVEAL = 0x32, STATE_CHANGE = 0x3A };
+enum {
+    CHAIN_COMMIT = 0x22,
+    ENTRY_COMMIT = 0x2A,
+    ENTRY_REVEAL = 0x32,
+    STATE_CHANGE = 0x3A,
+    PROCESS_LIST = 0x4A
+};
 
 static int entry(View *view, Facts *facts)
 {
@@ -135,13 +142,25 @@ static int entry(View *view, Facts *facts)
            octets(&part, 0x2A, &facts->chain) && part.at == part.end;
 }
 
+/* A new block, or a minute of it. */
+static int process_list(View *view, Facts *facts)
+{
+    View part;
+    uint64_t minute;
+    if (comes(view, 0x0A))
+        return slice(view, &part) && number(&part, 0x08, UINT32_MAX, &facts->height) &&
+               part.at == part.end;
+    return comes(view, 0x12) && slice(view, &part) && number(&part, 0x08, UINT32_MAX, &minute) &&
+           number(&part, 0x10, UINT32_MAX, &facts->height) && part.at == part.end;
+}
+
 /* Say whether the member is of the one form, and what it tells. The numbers are those of
  * proto/eventmessages/factomEvents.proto. */
 static int member(uint8_t kind, View view, Facts *facts)
 {
     uint64_t other;
     int fits;
-    facts->seconds = facts->nanos = 0;
+    facts->state = facts->seconds = facts->nanos = 0;
     switch (kind) {
     case CHAIN_COMMIT:
         fits = number(&view, 0x08, INT32_MAX, &facts->state) && octets(&view, 0x12, &facts->hash) &&
@@ -165,6 +184,8 @@ static int member(uint8_t kind, View view, Facts *facts)
                number(&view, 0x10, INT32_MAX, &facts->state) &&
                number(&view, 0x18, UINT32_MAX, &other);
         break;
+    case PROCESS_LIST:
+        return process_list(&view, facts) && view.at == view.end;
     default:
         return 0;
     }
@@ -204,7 +225,7 @@ static int frame_of(View frames, Frame *frame)
 
 /* Text */
 
-static PyObject *name_update, *name_digest;
+static PyObject *name_update, *name_digest, *name_kind;
 
 static char hex[256][2]; /* the two digits of each byte */
 
@@ -715,8 +736,8 @@ typedef struct {
     PyObject *frames, *told, *received, *states;
     PyObject *json; /* NULL: the data is the member as it came */
     View member;
-    const uint8_t *about; /* the hash that is subject and key */
-    uint64_t seq, seconds, nanos, state;
+    const uint8_t *about; /* the hash that is subject and key; of a process-list event there is none */
+    uint64_t seq, seconds, nanos, state, height;
     uint8_t kind, id[ID_BYTES];
 } Lazy;
 
@@ -734,6 +755,11 @@ static Text lazy_data(const Lazy *lazy)
     if (lazy->json)
         return (Text){PyBytes_AS_STRING(lazy->json), PyBytes_GET_SIZE(lazy->json)};
     return (Text){(const char *)lazy->member.at, lazy->member.end - lazy->member.at};
+}
+
+static int has_key(const Lazy *lazy)
+{
+    return lazy->kind != PROCESS_LIST;
 }
 
 /* In the order of the layouts that `render` makes. */
@@ -765,11 +791,14 @@ static int lazy_values(const Lazy *lazy, Values *values)
     *next++ = (Text){start, end - start};
     *next++ = received;
     start = end;
-    end = put_hex(start, (View){lazy->about, lazy->about + HASH});
+    if (has_key(lazy))
+        end = put_hex(start, (View){lazy->about, lazy->about + HASH});
+    else
+        end = start + sprintf(start, "%llu", (unsigned long long)lazy->height);
     Text subject = {start, end - start};
     *next++ = subject;
-    *next++ = subject;
-    if (!text_of(PyTuple_GET_ITEM(lazy->states, (Py_ssize_t)lazy->state), next++))
+    *next++ = subject; /* the key, or the height */
+    if (has_key(lazy) && !text_of(PyTuple_GET_ITEM(lazy->states, (Py_ssize_t)lazy->state), next++))
         return 0;
     if (is_reveal)
         *next++ = subject;
@@ -803,7 +832,7 @@ static PyObject *get_id(PyObject *self, void *closure)
 
 static PyObject *get_key(PyObject *self, void *closure)
 {
-    return get_value(self, 5);
+    return has_key((Lazy *)self) ? get_value(self, 5) : Py_NewRef(Py_None);
 }
 
 static PyObject *get_token(PyObject *self, void *closure)
@@ -877,7 +906,7 @@ static PyTypeObject lazy_type = {
 
 /* events(frames, at, seq, received, known, states, message, out) -> (at, seq)
  *
- * Append to `out` the messages of commits, reveals and state changes, as `render` makes them, from the
+ * Append to `out` the messages of commits, reveals, state changes and minutes, as `render` makes them, from the
  * record at `at` on, which has the number `seq`; and return the place and the number of the first
  * record that is for the long way. `known` says, for what stands in front of a member (its tag
  * included), the layout, what is hashed in front of the data, the values of the envelope's own attributes, and
@@ -907,7 +936,9 @@ static PyObject *message_of(PyTypeObject *type, PyObject *told, const Frame *fra
     lazy->told = Py_NewRef(told);
     lazy->json = json;
     lazy->member = frame->member;
-    lazy->about = frame->kind == ENTRY_REVEAL ? facts->chain.at : facts->hash.at;
+    if (frame->kind != PROCESS_LIST)
+        lazy->about = frame->kind == ENTRY_REVEAL ? facts->chain.at : facts->hash.at;
+    lazy->height = facts->height;
     lazy->seq = seq;
     lazy->seconds = facts->seconds;
     lazy->nanos = facts->nanos;
@@ -979,10 +1010,11 @@ static PyObject *events(PyObject *self, PyObject *args)
     return PyErr_Occurred() ? NULL : Py_BuildValue("nK", frames.at - start, seq);
 }
 
-/* identities(frames, at, out) -> at
+/* identities(frames, at, out, heights) -> at
  *
- * Append to `out` the identities of commits and reveals, as `peek` tells them, and return the place of
- * the first record that is for the long way. */
+ * Append to `out` the identities of commits and reveals, and to `heights` those that minutes tell, as
+ * `peek` tells them, one that is told again and again once; and return the place of the first record
+ * that is for the long way. */
 
 static PyObject *identity_of(const Frame *frame)
 {
@@ -999,12 +1031,39 @@ static PyObject *identity_of(const Frame *frame)
     return PyLong_FromUnsignedLongLong(found ^ frame->kind);
 }
 
+/* Note what an event tells. */
+static int note(const Frame *frame, const Facts *facts, PyObject *out, PyObject *heights)
+{
+    static const uint64_t NONE = UINT64_MAX;
+    PyObject *found;
+    if (frame->kind == STATE_CHANGE)
+        return 1;
+    if (frame->kind == PROCESS_LIST) {
+        Py_ssize_t count = PyList_GET_SIZE(heights);
+        PyObject *last = count ? PyList_GET_ITEM(heights, count - 1) : NULL;
+        if ((last ? PyLong_AsUnsignedLongLong(last) : NONE) == facts->height)
+            return 1;
+        found = PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(facts->height);
+        out = heights;
+    } else if (frame->kind == ENTRY_REVEAL) {
+        uint64_t hash = 0;
+        for (int i = 0; i < 8; i++)
+            hash = hash << 8 | facts->hash.at[i];
+        found = PyLong_FromUnsignedLongLong(hash);
+    } else {
+        found = identity_of(frame);
+    }
+    int noted = found && !PyList_Append(out, found);
+    Py_XDECREF(found);
+    return noted;
+}
+
 static PyObject *identities(PyObject *self, PyObject *args)
 {
     Py_buffer buffer;
     Py_ssize_t at;
-    PyObject *out;
-    if (!PyArg_ParseTuple(args, "y*nO!", &buffer, &at, &PyList_Type, &out))
+    PyObject *out, *heights;
+    if (!PyArg_ParseTuple(args, "y*nO!O!", &buffer, &at, &PyList_Type, &out, &PyList_Type, &heights))
         return NULL;
     const uint8_t *start = buffer.buf;
     int failed = at < 0 || at > buffer.len;
@@ -1016,17 +1075,7 @@ static PyObject *identities(PyObject *self, PyObject *args)
         Facts facts;
         if (!frame_of(frames, &frame) || !member(frame.kind, frame.member, &facts))
             break;
-        PyObject *found = NULL;
-        if (frame.kind == ENTRY_REVEAL) {
-            uint64_t hash = 0;
-            for (int i = 0; i < 8; i++)
-                hash = hash << 8 | facts.hash.at[i];
-            found = PyLong_FromUnsignedLongLong(hash);
-        } else if (frame.kind != STATE_CHANGE) {
-            found = identity_of(&frame);
-        }
-        failed = frame.kind != STATE_CHANGE && (!found || PyList_Append(out, found));
-        Py_XDECREF(found);
+        failed = !note(&frame, &facts, out, heights);
         frames.at = frame.next;
     }
     at = frames.at - start;
@@ -1289,7 +1338,7 @@ static int parts_of_lazy(const Lazy *lazy, Parts *parts)
         return 0;
     parts->seq = lazy->seq;
     parts->id = parts->of.values[0];
-    parts->key = parts->of.values[5];
+    parts->key = has_key(lazy) ? parts->of.values[5] : (Text){NULL, 0};
     parts->token = lazy->kind == ENTRY_REVEAL ? parts->key : NO_TEXT;
     parts->data = lazy_data(lazy);
     return 1;
@@ -1333,6 +1382,66 @@ static int parts_of(PyObject *message, PyObject *prepared, PyObject *prepare, Pa
     }
     snprintf(parts->digits, sizeof parts->digits, "%llu", (unsigned long long)parts->seq);
     return 1;
+}
+
+/* by_kind(messages) -> (messages by kind, largest)
+ *
+ * Return the messages of each kind, in their order, and how many bytes the largest data has. */
+
+static int layout_of(PyObject *message, PyObject **layout, Py_ssize_t *size)
+{
+    if (PyObject_TypeCheck(message, &lazy_type)) {
+        *layout = PyTuple_GET_ITEM(((Lazy *)message)->told, OF_LAYOUT);
+        *size = lazy_data((Lazy *)message).size;
+        return 1;
+    }
+    if (PyTuple_Check(message) && PyTuple_GET_SIZE(message) == 7 &&
+        PyBytes_Check(PyTuple_GET_ITEM(message, 6))) {
+        *layout = PyTuple_GET_ITEM(message, 4);
+        *size = PyBytes_GET_SIZE(PyTuple_GET_ITEM(message, 6));
+        return 1;
+    }
+    PyErr_SetString(PyExc_TypeError, "not a message");
+    return 0;
+}
+
+/* Return the list of a layout's kind, borrowed; layouts of one kind share it. */
+static PyObject *list_of(PyObject *layout, PyObject *of_layouts, PyObject *of_kinds)
+{
+    PyObject *list = PyDict_GetItemWithError(of_layouts, layout);
+    if (list || PyErr_Occurred())
+        return list;
+    PyObject *kind = PyObject_GetAttr(layout, name_kind), *made = PyList_New(0);
+    list = kind && made ? PyDict_SetDefault(of_kinds, kind, made) : NULL;
+    if (list && PyDict_SetItem(of_layouts, layout, list))
+        list = NULL;
+    Py_XDECREF(kind);
+    Py_XDECREF(made);
+    return list;
+}
+
+static PyObject *by_kind(PyObject *self, PyObject *arg)
+{
+    PyObject *messages = PySequence_Tuple(arg), *of_layouts = PyDict_New(), *of_kinds = PyDict_New();
+    PyObject *last = NULL, *list = NULL;
+    Py_ssize_t largest = 0;
+    int fits = messages && of_layouts && of_kinds;
+    for (Py_ssize_t i = 0; fits && i < PyTuple_GET_SIZE(messages); i++) {
+        PyObject *message = PyTuple_GET_ITEM(messages, i), *layout;
+        Py_ssize_t size;
+        if ((fits = layout_of(message, &layout, &size))) {
+            if (layout != last)
+                list = list_of(layout, of_layouts, of_kinds);
+            last = layout;
+            largest = size > largest ? size : largest;
+            fits = list && !PyList_Append(list, message);
+        }
+    }
+    Py_XDECREF(messages);
+    Py_XDECREF(of_layouts);
+    if (!fits)
+        Py_CLEAR(of_kinds);
+    return of_kinds ? Py_BuildValue("Nn", of_kinds, largest) : NULL;
 }
 
 #define ATTRIBUTES 1024 /* more than those of nearly all messages take */
@@ -1556,6 +1665,7 @@ static PyMethodDef methods[] = {
     {"merkle_root", merkle_root, METH_O, NULL},
     {"credit_body", credit_body, METH_O, NULL},
     {"credit_identities", credit_identities, METH_O, NULL},
+    {"by_kind", by_kind, METH_O, NULL},
     {"records", records, METH_VARARGS, NULL},
     {"block", block, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -1569,7 +1679,8 @@ PyMODINIT_FUNC PyInit__native(void)
 {
     name_update = PyUnicode_InternFromString("update");
     name_digest = PyUnicode_InternFromString("digest");
-    if (!name_update || !name_digest)
+    name_kind = PyUnicode_InternFromString("kind");
+    if (!name_update || !name_digest || !name_kind)
         return NULL;
     make_hex();
     if (PyType_Ready(&lazy_type))

@@ -100,15 +100,16 @@ def peek(payload: bytes) -> Peeked | None:
     return None if tag in _UNTRACKED else _decoded(payload)
 
 
-def take_identities(frames: bytes, at: int, out: list[int]) -> int:
+def take_identities(frames: bytes, at: int, out: list[int], heights: list[int]) -> int:
     """Append to `out` the identities of the commits and reveals that stand in `frames` from `at` on.
 
-    Returns the place of the first record that is to be peeked at: where there is no compiled part
-    that is `at` itself.
+    And to `heights` those of which a block or minutes are told: of equal ones in a row one. Returns the
+    place of the first record that is to be peeked at: where there is no compiled part that is `at`
+    itself.
     """
     if native is None:
         return at
-    found: int = native.identities(frames, at, out)
+    found: int = native.identities(frames, at, out, heights)
     return found
 
 

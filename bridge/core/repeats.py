@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
+from bridge.core.kinds import by_kind
 from bridge.core.render import Rendered
-from bridge.model import Kind, Message
+from bridge.model import Kind
 
 __all__ = ["Repeats"]
 
@@ -30,19 +31,17 @@ class Repeats:
         """Return `rendered` without blocks of which an earlier record gave the same message."""
         if not rendered.blocks:
             return rendered
-        kept: list[Message] = []
-        for message in rendered.messages:
-            if message.layout.kind is Kind.DIRECTORY_BLOCK_COMMIT:
-                # The same record may be asked for again: after an error it is sent again.
-                if self._first.setdefault(message.id, message.seq) < message.seq:
-                    continue
-                if len(self._first) > self._known:
-                    self._first.popitem(last=False)
-            kept.append(message)
-        repeats = len(rendered.messages) - len(kept)
-        if not repeats:
+        repeated = set()
+        for block in by_kind(rendered.messages).messages.get(Kind.DIRECTORY_BLOCK_COMMIT, ()):
+            # The same record may be asked for again: after an error it is sent again.
+            if self._first.setdefault(block.id, block.seq) < block.seq:
+                repeated.add(block.seq)
+            elif len(self._first) > self._known:
+                self._first.popitem(last=False)
+        if not repeated:
             return rendered
-        left_out = rendered.left_out + Counter(repeated=repeats)
+        kept = [message for message in rendered.messages if message.seq not in repeated]
+        left_out = rendered.left_out + Counter(repeated=len(repeated))
         return rendered._replace(messages=kept, left_out=left_out)
 
     def forget(self) -> None:

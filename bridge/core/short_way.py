@@ -21,6 +21,7 @@ _TAGS = {
     Kind.ENTRY_COMMIT: b"\x2a",
     Kind.ENTRY_REVEAL: b"\x32",
     Kind.STATE_CHANGE: b"\x3a",
+    Kind.PROCESS_LIST_EVENT: b"\x4a",
 }
 """The kinds that come by the thousand, with their tags in the envelope."""
 

@@ -23,6 +23,7 @@ from bridge.core.binary.directory import (
     FACTOID_CHAIN,
     DirectoryBlock,
     Listed,
+    lists_entry_blocks,
 )
 from bridge.core.binary.entries import Entry, EntryBlock
 from bridge.core.binary.factoid import FactoidBlock
@@ -216,11 +217,11 @@ class _Examination:
         return hashes.full_hash if hashes.header_hash == directory.key_of(CREDIT_CHAIN) else None
 
     def _check_entry_blocks(self, directory: DirectoryBlock) -> None:
-        listed = set(directory.entry_blocks)
         if not self._message.entryBlocks and not self._message.entryBlockEntries:
-            if listed:
+            if lists_entry_blocks(self._message.directoryBlock):
                 self._unprovable("entry-block")
             return
+        listed = set(directory.entry_blocks)
         wanted: dict[bytes, bytes] = {}
         for claimed in self._message.entryBlocks:
             block = EntryBlock.of_message(claimed)

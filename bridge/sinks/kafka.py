@@ -19,9 +19,10 @@ from aiokafka.conn import create_conn
 
 from bridge import log
 from bridge.core.kafkawire import KafkaWire
+from bridge.core.kinds import by_kind
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkUnavailable
-from bridge.model import Kind, Layout, Message, Standing, Tail
+from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_batch import HEADER_BYTES, WrittenBatch
 from bridge.sinks.kafka_connection import connection_options
@@ -43,10 +44,7 @@ _CHUNK_HEADROOM = 4_096
 _BUILT_BYTES = 1024 * 1024
 """Of batches built at a stretch: fewer requests cost less, and nobody waits for longer than a few ms."""
 
-_Item = tuple[int, Message]
-"""A message, and its position in what is published."""
-
-_Written = tuple[Place, WrittenBatch, list[_Item]]
+_Written = tuple[Place, WrittenBatch, list[Message]]
 """Where a batch goes, and what it holds."""
 
 
@@ -182,7 +180,7 @@ class KafkaSink:
     def prepare(self, messages: Sequence[Message]) -> None:
         """See `ports.Sink`: the batches, unless some of the messages may be there already."""
         if not self._there:
-            self._prepared = messages, list(self._write(list(enumerate(messages))))
+            self._prepared = messages, list(self._write(messages))
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`: it had those that `standing` found to be there."""
@@ -191,24 +189,25 @@ class KafkaSink:
             count = len(messages)
             failed = await self._send(prepared[1])
         else:
-            items = list(enumerate(messages))
+            fresh = messages
             if self._there:
-                items = [item for item in items if not self._has(item[1])]
-            count = len(items)
-            failed = await self._send(self._write(items))
+                fresh = [message for message in messages if not self._has(message)]
+            count = len(fresh)
+            failed = await self._send(self._write(fresh))
         if failed:
             # Perhaps a limit was lowered, and they fit into smaller batches.
             failed = await self._send_anew(failed)
-        for item in sorted(failed, key=_position):
+        for message in sorted(failed, key=_number):
             # One of them is refused, and the broker does not say which: a batch for each.
-            if await self._send_anew([item]):
-                raise MessageRefused(item[0], self._refusal)
+            if await self._send_anew([message]):
+                position = next(n for n, each in enumerate(messages) if each is message)
+                raise MessageRefused(position, self._refusal)
         return len(messages) - count
 
-    async def _send_anew(self, items: list[_Item]) -> list[_Item]:
+    async def _send_anew(self, messages: list[Message]) -> list[Message]:
         await self.close()
         await self.open()
-        return await self._send(self._write(sorted(items, key=_position)))
+        return await self._send(self._write(sorted(messages, key=_number)))
 
     def _has(self, message: Message) -> bool:
         place = self._place(message)
@@ -217,12 +216,12 @@ class KafkaSink:
         self._there.pop(place, None)
         return False
 
-    async def _send(self, batches: Iterable[_Written]) -> list[_Item]:
+    async def _send(self, batches: Iterable[_Written]) -> list[Message]:
         """Send `batches`; where one was refused, return all that was not acknowledged."""
         producer = self._producer
         if producer is None:
             raise SinkUnavailable("the Kafka producer is closed")
-        sent: list[tuple[Place, list[_Item]]] = []
+        sent: list[tuple[Place, list[Message]]] = []
         futures = []
         built = 0
         with in_our_terms():
@@ -248,10 +247,10 @@ class KafkaSink:
         # A refused batch takes those behind it in its partition down with it; what failed
         # otherwise at the same time is sent again too.
         return [
-            item
+            message
             for (_, held), result in zip(sent, results, strict=True)
             if isinstance(result, BaseException)
-            for item in held
+            for message in held
         ]
 
     def _note(self, place: Place, offset: int, count: int) -> None:
@@ -266,29 +265,26 @@ class KafkaSink:
         count = self._topics[topic].partitions
         return topic, 0 if count == 1 or message.key is None else partition_of(message.key, count)
 
-    def _by_partition(self, items: list[_Item]) -> dict[Place, list[_Item]]:
-        parts: dict[Place, list[_Item]] = {}
-        single: dict[Layout, list[_Item]] = {}
-        for item in items:
-            layout = item[1].layout
-            part = single.get(layout)
-            if part is None:
-                place = self._place(item[1])
-                part = parts.setdefault(place, [])
-                if self._topics[place[0]].partitions == 1:
-                    single[layout] = part
-            part.append(item)
+    def _by_partition(self, messages: Sequence[Message]) -> dict[Place, list[Message]]:
+        parts: dict[Place, list[Message]] = {}
+        for kind, of_it in by_kind(messages).messages.items():
+            topic = self._routes.topics[kind]
+            if self._topics[topic].partitions == 1:
+                parts[topic, 0] = of_it
+            else:
+                for message in of_it:
+                    parts.setdefault(self._place(message), []).append(message)
         return parts
 
-    def _write(self, items: list[_Item]) -> Iterator[_Written]:
-        """Yield batches that hold `items`, in the order of each partition."""
+    def _write(self, messages: Sequence[Message]) -> Iterator[_Written]:
+        """Yield batches that hold `messages`, in the order of each partition."""
         now = int(time.time() * 1000)
         most = self._batch_bytes - HEADER_BYTES
-        for place, part in self._by_partition(items).items():
-            messages, at = [message for _, message in part], 0
-            while at < len(messages):
+        for place, part in self._by_partition(messages).items():
+            at = 0
+            while at < len(part):
                 first = at
-                records, at = self._wire.records(messages, at, most)
+                records, at = self._wire.records(part, at, most)
                 batch = WrittenBatch(records, at - first, now, self._settings.compression)
                 yield place, batch, part[first:at]
 
@@ -344,5 +340,5 @@ def _named(name: str) -> Place:
     return topic, int(partition)
 
 
-def _position(item: _Item) -> int:
-    return item[0]
+def _number(message: Message) -> int:
+    return message.seq

@@ -31,7 +31,6 @@ _LZ4_START = {
     64 * 1024: b"\x04\x22\x4d\x18\x60\x40\x82",
     256 * 1024: b"\x04\x22\x4d\x18\x60\x50\xfb",
     1024 * 1024: b"\x04\x22\x4d\x18\x60\x60\x51",
-    4096 * 1024: b"\x04\x22\x4d\x18\x60\x70\x73",
 }
 """By the size of the largest block, how an LZ4 frame begins that has independent blocks (Kafka reads no
 others, KIP-57) and no checksums but that of these bytes: magic, flags, size, checksum."""
@@ -42,7 +41,7 @@ _LZ4_RAW = 0x80000000
 
 
 def _lz4(data: bytes) -> bytes:
-    """Return `data` as an LZ4 frame, of one block if it is not very large; or as it is, if it is smaller.
+    """Return `data` as an LZ4 frame, of one block if it is not large; or as it is, if that is smaller.
 
     The library's own frames have blocks of 64 KB only. Those of hashes as hex digits take five times as
     long, and are a fifteenth smaller (docs/decisions/0012).

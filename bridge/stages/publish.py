@@ -18,6 +18,7 @@ from bridge import log
 from bridge.core.alerts import regression_alert
 from bridge.core.claim import ATTRIBUTE_BYTES, claim_check, size
 from bridge.core.groups import own_run
+from bridge.core.kinds import by_kind
 from bridge.core.portions import portions, weight
 from bridge.core.render import Rendered
 from bridge.core.repeats import Repeats
@@ -204,11 +205,10 @@ class Lane:
                 batch = await self._gather(after)
                 if batch.fits:
                     self._sink.prepare(batch.messages)
-                if sending is not None:
-                    await self._acknowledged(sending)
-                self._oldest_ns = batch.received_ns
-                sending = asyncio.create_task(self._send(batch))
                 after = batch.last
+                before, sending = sending, asyncio.create_task(self._send(batch, sending))
+                if before is not None:
+                    await self._acknowledged(before)
         finally:
             if sending is not None:
                 sending.cancel()
@@ -262,7 +262,11 @@ class Lane:
         self._ahead = _cut(await self._journal.read(after, self._step_bytes), after)
         return next(self._ahead)
 
-    async def _send(self, batch: _Batch) -> None:
+    async def _send(self, batch: _Batch, before: asyncio.Task[None] | None) -> None:
+        """Send `batch` as soon as the one `before` it is acknowledged; fail if that one fails."""
+        if before is not None:
+            await before
+        self._oldest_ns = batch.received_ns
         sink, messages = self._sink, batch.messages
         if not batch.fits:
             await self._set_aside_what_is_too_large(messages)
@@ -277,15 +281,14 @@ class Lane:
                 break
         self._journal.checkpoint(self.name, batch.last, sink.mark)
         self._up()
-        self._metrics.published(self.name, messages, duplicates)
+        self._metrics.published(self.name, by_kind(messages).messages, duplicates)
         for one in batch.rendered:
             if one.left_out:
                 self._metrics.left_out(self.name, one.left_out)
 
     def _all_fit(self, messages: list[Message]) -> bool:
         """Say whether none of them can be over its limit. Costs little."""
-        kinds = {layout.kind for layout in {message.layout for message in messages}}
-        largest = max([message.data_size for message in messages], default=0)
+        kinds, largest = by_kind(messages)
         return not kinds or largest + ATTRIBUTE_BYTES <= min(map(self._sink.limit, kinds))
 
     async def _set_aside_what_is_too_large(self, messages: list[Message]) -> None:

@@ -228,9 +228,12 @@ class Tracker:
         """Track what a node sent."""
         now, at_ns = time.monotonic(), run.received_ns
         self._heights.heard(now, at_ns)
-        frames, at = run.frames, 0
+        frames, at, heights = run.frames, 0, list[int]()
         while at < len(frames):
-            at = take_identities(frames, at, self._seen)
+            at = take_identities(frames, at, self._seen, heights)
+            for height in heights:
+                self._heights.told(height, now, at_ns)
+            heights.clear()
             if at == len(frames):
                 break
             type_, payload, at = frame_at(frames, at)

@@ -12,9 +12,10 @@ from bridge.core.decode import decode
 from bridge.core.framing import frame, split_frames
 from bridge.core.hashing import ZERO_HASH, sha256
 from bridge.core.kafkawire import KafkaWire
+from bridge.core.kinds import by_kind
 from bridge.core.native import native
 from bridge.core.natswire import NatsWire
-from bridge.core.peek import commit_identities, peek
+from bridge.core.peek import Told, commit_identities, peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter, Routes
 from bridge.errors import DecodeError
@@ -74,6 +75,8 @@ def hold_together(payloads: list[bytes], peer: str, chains: ChainFilter = ALL) -
     hold_renderers_together(group, chains, "json")
     messages = hold_renderers_together(group, chains, "protobuf")
     hold_the_wires_together(messages)
+    if messages:
+        assert by_kind(messages) == by_kind(messages, None)
     hold_identities_together(frames)
     for payload in payloads:
         hold_block_together(payload)
@@ -122,14 +125,15 @@ def hold_identities_together(frames: bytes) -> None:
         return
     at = 0
     for _, payload in split_frames(frames):
-        found: list[int] = []
-        until = native.identities(frames[: at + 5 + len(payload)], at, found)
+        found, heights = list[int](), list[int]()
+        until = native.identities(frames[: at + 5 + len(payload)], at, found, heights)
         at += 5 + len(payload)
+        noted = [*found, *map(Told, heights)]
         if until == at:
             known = peek(payload)
-            assert found == ([] if known is None else [known])
+            assert noted == ([] if known is None else [known])
         else:
-            assert found == []
+            assert noted == []
 
 
 def hold_block_together(payload: bytes) -> None:

@@ -71,6 +71,16 @@ def test_data_is_bytes(kind: str, data: Any) -> None:
         _write(kind, [_messages(1)[0]._replace(data=data)], {_LAYOUT: _PREPARED[kind]})
 
 
+@pytest.mark.parametrize("data", [None, object(), 7])
+def test_only_messages_are_sorted_by_kind(data: Any) -> None:
+    with pytest.raises(TypeError):
+        compiled.by_kind([_messages(1)[0]._replace(data=data)])
+    with pytest.raises(TypeError):
+        compiled.by_kind([data])
+    with pytest.raises(AttributeError):
+        compiled.by_kind([_messages(1)[0]._replace(layout=data)])
+
+
 @pytest.mark.parametrize("kind", _PREPARED)
 def test_a_list_that_shrinks_meanwhile_is_written_as_it_was(kind: str) -> None:
     expected = _write(kind, _messages(50), {_LAYOUT: _PREPARED[kind]})

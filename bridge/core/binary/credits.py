@@ -91,27 +91,28 @@ class CreditBlock:
     def raw(self) -> bytes:
         """The binary form."""
         body = self._body()
-        return self._header(body, len(self.items)) + body
+        return self._header(sha256(body), len(body), len(self.items)) + body
 
     def _hashes(self, body: bytes, count: int) -> CreditHashes:
-        header = self._header(body, count)
-        return CreditHashes(sha256(body), sha256(header), sha256(header + body))
+        body_hash = sha256(body)
+        header = self._header(body_hash, len(body), count)
+        return CreditHashes(body_hash, sha256(header), sha256(header + body))
 
     def _body(self) -> bytes:
         return b"".join(map(_write, self.items))
 
-    def _header(self, body: bytes, count: int) -> bytes:
+    def _header(self, body_hash: bytes, size: int, count: int) -> bytes:
         return b"".join(
             (
                 CREDIT_CHAIN,
-                sha256(body),
+                body_hash,
                 exactly(self.previous_header_hash),
                 exactly(self.previous_full_hash),
                 number(self.height, 4),
                 varint(len(self.expansion)),
                 self.expansion,
                 number(count, 8),
-                number(len(body), 8),
+                number(size, 8),
             )
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bridge.core.binary.wire import Reader, exactly, number, refuse
-from bridge.core.hashing import key_merkle_root, merkle_root, sha256
+from bridge.core.hashing import HASH_BYTES, key_merkle_root, merkle_root, sha256
 from bridge.pb.eventmessages import directoryBlock_pb2 as pb
 
 __all__ = [
@@ -79,7 +80,7 @@ class DirectoryBlock:
 
     def body_merkle_root(self) -> bytes:
         """Return the root over the flat list of chain ids and keys."""
-        return merkle_root([part for each in self.listed for part in each])
+        return merkle_root(list(chain.from_iterable(self.listed)))
 
     def hashes(self) -> DirectoryHashes:
         """Return the three hashes, computed from what the block holds."""
@@ -107,7 +108,7 @@ class DirectoryBlock:
         )
 
     def _body(self) -> bytes:
-        return b"".join(part for each in self.listed for part in each)
+        return b"".join(chain.from_iterable(self.listed))
 
     @classmethod
     def parse(cls, raw: bytes) -> DirectoryBlock:
@@ -167,16 +168,17 @@ class DirectoryBlock:
             refuse("the directory's chain id is another")
         number(at.seconds // 60, 4)
         number(header.version, 1)
+        listed = tuple([Listed(each.chainID, each.keyMerkleRoot) for each in message.entries])
+        # All at once: that each is as long as a hash takes longer than all else here.
+        for size in set(map(len, chain.from_iterable(listed))) - {HASH_BYTES}:
+            exactly(bytes(size))
         return cls(
             network_id=header.networkID,
             previous_key_merkle_root=exactly(header.previousKeyMerkleRoot),
             previous_full_hash=exactly(header.previousFullHash),
             minutes=at.seconds // 60,
             height=header.blockHeight,
-            listed=tuple(
-                Listed(exactly(each.chainID), exactly(each.keyMerkleRoot))
-                for each in message.entries
-            ),
+            listed=listed,
             version=header.version,
         )
 

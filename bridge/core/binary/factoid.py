@@ -179,11 +179,13 @@ class FactoidBlock:
             message.exchangeRate,
             message.blockHeight,
         )
-        hashes = [sha256(each.raw) for each in transactions]
-        while minutes and minutes[-1] < MINUTES:
-            if merkle_root(_leaves(_grouped(hashes, minutes))) == message.bodyMerkleRoot:
-                break
-            minutes[-1] += 1
+        if minutes:
+            leaves = _leaves(_grouped([sha256(each.raw) for each in transactions], minutes))
+            while minutes[-1] < MINUTES and merkle_root(leaves) != message.bodyMerkleRoot:
+                # The last transaction and the marker behind it change places.
+                at = len(transactions) + minutes[-1] - 2
+                leaves[at : at + 2] = reversed(leaves[at : at + 2])
+                minutes[-1] += 1
         return cls(*claimed, tuple(map(tuple, _grouped(transactions, minutes))))
 
 
