@@ -32,7 +32,7 @@ from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable, SinkWedged
 from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import NatsSettings
-from bridge.sinks.nats_batch import Batch, batches
+from bridge.sinks.nats_batch import Batch, Block, Written, batches
 from bridge.sinks.nats_connection import connect, in_our_terms
 
 __all__ = ["NatsSink"]
@@ -91,6 +91,7 @@ class NatsSink:
         self._exchanges = 0
         self._expected = ""
         self._answers = _Answers(0)
+        self._prepared: tuple[Sequence[Message], list[str], list[Written]] | None = None
 
     def limit(self, kind: Kind) -> int:
         """See `ports.Sink`: one limit for all kinds, the server's or the stream's."""
@@ -99,6 +100,7 @@ class NatsSink:
     async def open(self) -> None:
         """See `ports.Sink`."""
         settings = self._settings
+        self._prepared = None
         self._lost = lost = asyncio.Event()
 
         async def closed() -> None:
@@ -159,21 +161,39 @@ class NatsSink:
                 raise SinkUnavailable("the stream has lost what it had acknowledged")
 
     def prepare(self, messages: Sequence[Message]) -> None:
-        """See `ports.Sink`: nothing, for how it is sent depends on what is known by then."""
+        """See `ports.Sink`: atomic batches, for the stream knows none of the messages as a rule."""
+        ids = [message.id for message in messages]
+        whole = Batch(list(messages), range(len(messages)))
+        self._prepared = messages, ids, [self._written(batch) for batch in batches(whole)]
+
+    def _written(self, batch: Batch) -> Written:
+        """Return `batch` with its block, if it is to be atomic."""
+        if not self._atomic or len(batch.messages) <= _FEW:
+            return batch, None
+        self._batches += 1
+        return batch, self._block(batch.messages, f"{self._epoch}-{self._batches}")
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
-        whole = self._fresh(messages)
-        duplicates = len(messages) - len(whole.messages)
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[0] is messages and self._are_new(prepared[1]):
+            written, duplicates = iter(prepared[2]), 0
+        else:
+            whole = self._fresh(messages)
+            written = map(self._written, batches(whole))
+            duplicates = len(messages) - len(whole.messages)
         with in_our_terms():
-            for batch in batches(whole):
-                duplicates += await self._send(batch)
+            for batch, block in written:
+                duplicates += await self._send(batch, block)
         return duplicates
+
+    def _are_new(self, ids: list[str]) -> bool:
+        different = set(ids)
+        return len(different) == len(ids) and not self._known.has_any(different)
 
     def _fresh(self, messages: Sequence[Message]) -> Batch:
         """Return those of which the stream does not have the id, and each id once."""
-        ids = {message.id for message in messages}
-        if len(ids) == len(messages) and not self._known.has_any(ids):
+        if self._are_new([message.id for message in messages]):
             return Batch(list(messages), range(len(messages)))
         first: dict[str, int] = {}
         for position, message in enumerate(messages):
@@ -182,24 +202,14 @@ class NatsSink:
         positions = list(first.values())
         return Batch([messages[position] for position in positions], positions)
 
-    async def _send(self, batch: Batch) -> int:
+    async def _send(self, batch: Batch, block: Block | None) -> int:
         """Send `batch`; return how many of it the stream had already."""
-        if len(batch.messages) <= _FEW:
-            duplicates = 0
-            for one in batch.cut(1):
-                duplicates += await self._send_one(one)
-        elif not self._atomic:
-            duplicates = await self._send_window(batch)
-        elif await self._send_atomic(batch):
-            duplicates = 0
-        else:
-            duplicates = await self._send_window(batch)
+        duplicates = 0
+        if block is None or not await self._send_atomic(batch, block):
+            window = 1 if len(batch.messages) <= _FEW else _WINDOW
+            duplicates = await self._send_each(batch, window)
         self._known.add([message.id for message in batch.messages])
         return duplicates
-
-    async def _send_one(self, batch: Batch) -> int:
-        (answer,) = await self._exchange(batch.messages)
-        return self._taken(answer, batch.positions[0])
 
     def _taken(self, answer: dict[str, Any], position: int) -> int:
         """Return 1 if the stream had the message already, 0 if it stored it."""
@@ -210,10 +220,9 @@ class NatsSink:
         self._stored = answer["seq"]
         return 0
 
-    async def _send_atomic(self, batch: Batch) -> bool:
+    async def _send_atomic(self, batch: Batch, block: Block) -> bool:
         """Send `batch` whole; return False if the stream knows one of its ids."""
-        self._batches += 1
-        answer = (await self._exchange(batch.messages, f"{self._epoch}-{self._batches}"))[0]
+        (answer,) = await self._exchange(block)
         error = answer.get("error")
         if error is None:
             self._stored = answer["seq"]
@@ -224,27 +233,29 @@ class NatsSink:
         _log.debug("batch rejected", size=len(batch.messages), error=error)
         return False
 
-    async def _send_window(self, batch: Batch) -> int:
+    async def _send_each(self, batch: Batch, window: int) -> int:
+        """Send messages that are stored or refused alone, so many at once."""
         duplicates = 0
-        for part in batch.cut(_WINDOW):
-            answers = await self._exchange(part.messages)
+        for part in batch.cut(window):
+            answers = await self._exchange(self._block(part.messages))
             for position, answer in zip(part.positions, answers, strict=True):
                 duplicates += self._taken(answer, position)
         return duplicates
 
-    async def _exchange(
-        self, messages: list[Message], batch: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Send `messages` at once, and return the server's answers: one for each, or for the batch."""
-        client = self._connected()
-        answers = self._answers = _Answers(1 if batch else len(messages))
+    def _block(self, messages: list[Message], batch: str | None = None) -> Block:
         prefix = f"{self._inbox}{self._exchanges}."
         self._exchanges += 1
-        self._expected = prefix
-        block = self._wire.block(messages, prefix, batch)
+        answers = 1 if batch else len(messages)
+        return Block(prefix, answers, self._wire.block(messages, prefix, batch))
+
+    async def _exchange(self, block: Block) -> list[dict[str, Any]]:
+        """Send `block`, and return the server's answers: one for each message, or for the batch."""
+        client = self._connected()
+        answers = self._answers = _Answers(block.answers)
+        self._expected = block.prefix
         # The library's own publishing writes the same bytes, at ten times the cost: it checks
         # and encodes each header alone. `tests/contract/test_nats_private.py` holds these two.
-        await client._send_command(block)  # noqa: SLF001
+        await client._send_command(block.data)  # noqa: SLF001
         await client._flush_pending()  # noqa: SLF001
         await self._unless_lost(answers.complete.wait())
         return [answers.found[str(number)] for number in range(answers.count)]

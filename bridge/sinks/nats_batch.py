@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bridge.model import Message
 
-__all__ = ["Batch", "batches"]
+__all__ = ["Batch", "Block", "Written", "batches"]
 
 _BATCH_MESSAGES = 1_000
 """Most that an atomic batch may hold (server error 10199)."""
@@ -30,6 +30,19 @@ class Batch(NamedTuple):
         """Yield it in parts of `most` messages."""
         for begin in range(0, len(self.messages), most):
             yield self.slice(begin, begin + most)
+
+
+class Block(NamedTuple):
+    """What is written to the server at once."""
+
+    prefix: str
+    """Of the subjects of its answers, whose last part is a number."""
+    answers: int
+    data: bytes
+
+
+Written = tuple[Batch, Block | None]
+"""A batch, with its block if that is written already."""
 
 
 def batches(whole: Batch) -> Iterator[Batch]:
