@@ -9,13 +9,13 @@ missing until it is fetched. No block is kept, and all that waits in memory is b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from math import inf
 from typing import NamedTuple
 
 from bridge.core.accounts import Accounts, Rows
 from bridge.core.binary.directory import lists_entry_blocks
-from bridge.core.binary.entries import Entry, EntryBlock, reveal
+from bridge.core.binary.entries import Entry, EntryBlock, is_marker, reveal
 from bridge.core.framing import frame, split_frames
 from bridge.core.peek import commit_identities, peek, reveal_identity
 from bridge.core.rebuild import commits
@@ -248,13 +248,14 @@ class Receipts:
             known = set(self._accounts.missing(account))
             lacking = [each for each in listed if each in known]
         told = {each.hash: each for each in message.entryBlockEntries} if lacking else {}
+        times = _times(message) if lacking else {}
         missing = []
         for hash_ in lacking:
             entry = _entry(told.get(hash_), hash_)
             if entry is None:
                 missing.append(hash_)
             else:
-                event = FactomEvent(eventSource=_REPLAYED, entryReveal=reveal(entry, listed[hash_]))
+                event = FactomEvent(eventSource=_REPLAYED, entryReveal=reveal(entry, times[hash_]))
                 self._recover(way, account.height, (event.SerializeToString(),))
         account.reveals_recovered += len(lacking) - len(missing)
         account.reveals_missing = len(missing)
@@ -319,16 +320,22 @@ def _commit_event(commit: ChainCommit | EntryCommit) -> FactomEvent:
     return FactomEvent(eventSource=_REPLAYED, entryCommit=commit)
 
 
-def _listed(message: DirectoryBlockCommit) -> dict[bytes, int] | None:
-    """Return the hashes of the entries and their seconds, in order; None if they are not known."""
-    directory = message.directoryBlock
-    if not message.entryBlocks and lists_entry_blocks(directory):
+def _listed(message: DirectoryBlockCommit) -> list[bytes] | None:
+    """Return the hashes of the entries, in order; None if they are not known."""
+    if not message.entryBlocks and lists_entry_blocks(message.directoryBlock):
         return None
-    listed: dict[bytes, int] = {}
+    bodies = chain.from_iterable([block.entryHashes for block in message.entryBlocks])
+    return list(dict.fromkeys([each for each in bodies if not is_marker(each)]))
+
+
+def _times(message: DirectoryBlockCommit) -> dict[bytes, int]:
+    """Return the second of each entry, by its hash."""
+    start = message.directoryBlock.header.timestamp.seconds
+    times: dict[bytes, int] = {}
     for block in message.entryBlocks:
-        for hash_, at in EntryBlock.of_message(block).times(directory.header.timestamp.seconds):
-            listed.setdefault(hash_, at)
-    return listed
+        for hash_, at in EntryBlock.of_message(block).times(start):
+            times.setdefault(hash_, at)
+    return times
 
 
 def _entry(told: EntryBlockEntry | None, hash_: bytes) -> Entry | None:

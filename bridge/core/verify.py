@@ -245,7 +245,7 @@ class _Examination:
             missing.discard(claimed.hash)
             if wanted.get(claimed.hash) != claimed.chainID:
                 self.failed("entry", f"{shown} is not listed for its chain")
-            elif Entry.of_message(claimed).hash() == claimed.hash:
+            elif Entry.hash_of_message(claimed) == claimed.hash:
                 continue
             elif claimed.content or claimed.externalIDs or claimed.version:
                 self.failed("entry", f"{shown} is not the hash of the entry")

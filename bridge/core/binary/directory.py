@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bridge.core.binary.wire import Reader, exactly, number, refuse
-from bridge.core.hashing import HASH_BYTES, key_merkle_root, merkle_root, sha256
+from bridge.core.binary.wire import Reader, all_exactly, exactly, number, refuse
+from bridge.core.hashing import key_merkle_root, merkle_root, sha256
 from bridge.pb.eventmessages import directoryBlock_pb2 as pb
 
 __all__ = [
@@ -169,9 +169,7 @@ class DirectoryBlock:
         number(at.seconds // 60, 4)
         number(header.version, 1)
         listed = tuple([Listed(each.chainID, each.keyMerkleRoot) for each in message.entries])
-        # All at once: that each is as long as a hash takes longer than all else here.
-        for size in set(map(len, chain.from_iterable(listed))) - {HASH_BYTES}:
-            exactly(bytes(size))
+        all_exactly(chain.from_iterable(listed))
         return cls(
             network_id=header.networkID,
             previous_key_merkle_root=exactly(header.previousKeyMerkleRoot),

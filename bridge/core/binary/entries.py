@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bridge.core.binary.wire import Reader, exactly, number, refuse
+from bridge.core.binary.wire import Reader, all_exactly, exactly, number, refuse
 from bridge.core.hashing import entry_hash, key_merkle_root, merkle_root, sha256
 from bridge.pb.eventmessages import entryBlock_pb2 as pb
 from bridge.pb.eventmessages.factomEvents_pb2 import EntityState, EntryReveal
 
-__all__ = ["Entry", "EntryBlock", "EntryBlockHashes", "reveal"]
+__all__ = ["Entry", "EntryBlock", "EntryBlockHashes", "is_marker", "reveal"]
 
 _MARKER = bytes(31)
 _LAST_MINUTE = 10
@@ -74,14 +74,18 @@ class Entry:
         Raises:
             DecodeError: a field holds what no entry can.
         """
-        entry = cls(
-            exactly(message.chainID),
-            tuple(message.externalIDs),
-            message.content,
-            message.version,
-        )
+        entry = cls._told(message)
         entry._head()  # Refuses what does not fit its field.
         return entry
+
+    @classmethod
+    def hash_of_message(cls, message: pb.EntryBlockEntry) -> bytes:
+        """Return the hash of the entry that `message` tells. Raises: as `of_message`."""
+        return cls._told(message).hash()
+
+    @classmethod
+    def _told(cls, message: pb.EntryBlockEntry) -> Entry:
+        return cls(message.chainID, tuple(message.externalIDs), message.content, message.version)
 
 
 def reveal(entry: Entry, at: int) -> EntryReveal:
@@ -123,7 +127,7 @@ class EntryBlock:
 
     def entry_hashes(self) -> tuple[bytes, ...]:
         """Return the hashes without the markers, in order; the same entry can stand twice."""
-        return tuple(each for each in self.body if not _is_marker(each))
+        return tuple([each for each in self.body if not is_marker(each)])
 
     def times(self, start: int) -> Iterator[tuple[bytes, int]]:
         """Yield each entry's hash and its second, as the node's `entry-block` answers.
@@ -133,7 +137,7 @@ class EntryBlock:
         """
         waiting: list[bytes] = []
         for each in self.body:
-            if not _is_marker(each):
+            if not is_marker(each):
                 waiting.append(each)
                 continue
             yield from ((entry, start + 60 * each[-1]) for entry in waiting)
@@ -213,9 +217,10 @@ class EntryBlock:
             previous_full_hash=exactly(header.previousFullHash),
             sequence=header.blockSequence,
             height=header.blockHeight,
-            body=tuple(exactly(each) for each in message.entryHashes),
+            body=all_exactly(message.entryHashes),
         )
 
 
-def _is_marker(item: bytes) -> bool:
+def is_marker(item: bytes) -> bool:
+    """Say whether `item`, of the body of an entry block, closes a minute."""
     return item[:31] == _MARKER and 0 < item[31] <= _LAST_MINUTE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -50,6 +51,15 @@ def exactly(value: bytes, size: int = HASH_BYTES) -> bytes:
     if len(value) != size:
         refuse(f"a field of {len(value)} bytes where {size} belong")
     return value
+
+
+def all_exactly(values: Iterable[bytes], size: int = HASH_BYTES) -> tuple[bytes, ...]:
+    """Return `values`, each of which must have that size."""
+    found = tuple(values)
+    # To look at them one by one would take longer than all else that is done with them.
+    for other in set(map(len, found)) - {size}:
+        refuse(f"a field of {other} bytes where {size} belong")
+    return found
 
 
 def varint(value: int) -> bytes:
