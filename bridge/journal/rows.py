@@ -17,9 +17,21 @@ from bridge.errors import StorageDamaged
 from bridge.journal.file import one, refuse
 from bridge.model import Run
 
-__all__ = ["MOVE", "checkpoints", "inherited", "oldest", "parts", "row_of"]
+__all__ = ["ITEM", "ITEMS", "MOVE", "READ", "checkpoints", "inherited", "oldest", "parts", "row_of"]
 
 _LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
+
+ITEMS = "SELECT name, value FROM items WHERE reader = ? ORDER BY name"
+ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
+"""The state of a reader, and one part of it."""
+
+READ = """
+SELECT first, count, checksum, head, frames,
+    (SELECT min(other.first) FROM groups AS other WHERE other.first > groups.first)
+FROM groups
+WHERE first >= coalesce((SELECT max(first) FROM groups WHERE first <= ?), 0)
+ORDER BY first"""
+"""The groups from the one on that holds a record, each with the number at which the next one begins."""
 
 MOVE = (
     "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"

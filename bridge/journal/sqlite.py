@@ -26,10 +26,11 @@ from bridge.core.flight import Flight
 from bridge.core.groups import pack, unpack
 from bridge.core.hot import Hot
 from bridge.errors import StorageDamaged, StorageFull
+from bridge.journal import rows
+from bridge.journal.cache import PageCache
 from bridge.journal.file import PAGE_BYTES, WalLength, fold, fold_behind, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
-from bridge.journal.rows import MOVE, checkpoints, inherited, oldest, parts, row_of
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
@@ -37,16 +38,6 @@ from bridge.settings import JournalSettings
 __all__ = ["Journal"]
 
 _OLD = "SELECT first FROM groups WHERE first + count - 1 <= ? ORDER BY first LIMIT ?"
-_READ = """
-SELECT first, count, checksum, head, frames,
-    (SELECT min(other.first) FROM groups AS other WHERE other.first > groups.first)
-FROM groups
-WHERE first >= coalesce((SELECT max(first) FROM groups WHERE first <= ?), 0)
-ORDER BY first"""
-
-_ITEMS = "SELECT name, value FROM items WHERE reader = ? ORDER BY name"
-_ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
-
 _TRIM_ROWS, _VACUUM_PAGES = 64, 2_000
 """Rows deleted, and pages given back, in one transaction: no commit waits long behind it."""
 
@@ -88,16 +79,17 @@ class Journal:
         """Transactions that were accepted, and lost to damage of the WAL."""
         self.flight = Flight.unkept()
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
-        self._last_row, self.head = inherited(writer)
+        self._last_row, self.head = rows.inherited(writer)
         self._head_then = self._written = self.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
-        for name, seq, state in checkpoints(writer):
+        for name, seq, state in rows.checkpoints(writer):
             self._readers[name] = seq
             if state is not None:
                 self._states[name] = state
         self._durable = dict(self._readers)
         self._marks = Marks(settings.replay_seconds, self.head)
+        self._cache = PageCache(writer, self._wal)
 
     # Reading
 
@@ -123,8 +115,8 @@ class Journal:
         groups: list[Group] = []
         size = 0
         try:
-            for *columns, follower in self._reader.execute(_READ, (after + 1,)):
-                row = row_of(*columns)
+            for *columns, follower in self._reader.execute(rows.READ, (after + 1,)):
+                row = rows.row_of(*columns)
                 if follower is not None:
                     last = follower - 1
                 else:
@@ -147,7 +139,7 @@ class Journal:
 
         A reader that is new starts at the oldest record kept. One that is gone holds nothing back.
         """
-        first = oldest(self._writer)
+        first = rows.oldest(self._writer)
         names = list(readers)
         self._readers = {name: self._readers.get(name, first - 1) for name in names}
         self._durable = {name: self._durable.get(name, first - 1) for name in names}
@@ -170,11 +162,11 @@ class Journal:
 
     def items(self, reader: str) -> list[tuple[str, bytes]]:
         """See `ports.Journal`."""
-        return self._look(_ITEMS, (reader,))
+        return self._look(rows.ITEMS, (reader,))
 
     def item(self, reader: str, name: str) -> bytes | None:
         """See `ports.Journal`."""
-        found = self._look(_ITEM, (reader, name))
+        found = self._look(rows.ITEM, (reader, name))
         return found[0][0] if found else None
 
     def _look(self, sql: str, values: tuple[str, ...]) -> list[Any]:
@@ -197,7 +189,7 @@ class Journal:
                 await self.flush()
                 while await self._in(self._write_thread, self._trim):
                     pass
-                await self._in(self._write_thread, self._reserve.fill)
+                await self._in(self._write_thread, self._tidy)
             except StorageFull as error:
                 self._metrics.storage_refused(error)
 
@@ -248,7 +240,7 @@ class Journal:
         write = self._writer.execute
         try:
             write("BEGIN IMMEDIATE")
-            for part in parts(runs):
+            for part in rows.parts(runs):
                 row = pack(head + 1, part, google_crc32c.extend)
                 write(
                     "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
@@ -257,10 +249,10 @@ class Journal:
                 groups.append(Group(head + 1, head + row.records, tuple(part)))
                 head += row.records
             for name, seq in moved.items():
-                write(MOVE, (name, seq, self._states.get(name)))
+                write(rows.MOVE, (name, seq, self._states.get(name)))
             if advance:
                 reader, seq, items = advance
-                write(MOVE, (reader, seq, None))
+                write(rows.MOVE, (reader, seq, None))
                 for item, value in items.items():
                     if value is None:
                         write("DELETE FROM items WHERE reader = ? AND name = ?", (reader, item))
@@ -314,6 +306,10 @@ class Journal:
 
     # Trimming
 
+    def _tidy(self) -> None:
+        self._reserve.fill()
+        self._cache.let_go(min(self._durable.values(), default=0), self._written)
+
     def _used(self) -> int:
         pages: int = one(self._writer, "PRAGMA page_count")
         free: int = one(self._writer, "PRAGMA freelist_count")
@@ -348,3 +344,4 @@ class Journal:
         self._reader.close()
         self._items.close()
         self._writer.close()
+        self._cache.close()

@@ -74,18 +74,16 @@ class Entry:
         Raises:
             DecodeError: a field holds what no entry can.
         """
-        entry = cls._told(message)
+        entry = cls(message.chainID, tuple(message.externalIDs), message.content, message.version)
         entry._head()  # Refuses what does not fit its field.
         return entry
 
     @classmethod
     def hash_of_message(cls, message: pb.EntryBlockEntry) -> bytes:
         """Return the hash of the entry that `message` tells. Raises: as `of_message`."""
-        return cls._told(message).hash()
-
-    @classmethod
-    def _told(cls, message: pb.EntryBlockEntry) -> Entry:
-        return cls(message.chainID, tuple(message.externalIDs), message.content, message.version)
+        return cls(
+            message.chainID, tuple(message.externalIDs), message.content, message.version
+        ).hash()
 
 
 def reveal(entry: Entry, at: int) -> EntryReveal:

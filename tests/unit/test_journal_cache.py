@@ -1,0 +1,86 @@
+"""`journal.cache`: what every reader has passed leaves the page cache, and nothing else does."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.journal.file import PAGE_BYTES
+from tests.unit.test_journal import EVERYTHING, MIB, fill, held, opened, right
+
+if sys.platform != "linux":
+    pytest.skip("WHAT IS IN THE PAGE CACHE is asked of Linux only", allow_module_level=True)
+
+_RECORDS = 100
+
+
+def in_memory(path: Path) -> int:
+    """Return how many of the file's bytes are in the page cache, as mincore(2) tells."""
+    with (
+        path.open("r+b") as file,
+        mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED) as mapped,
+    ):
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        start = ctypes.c_char.from_buffer(mapped)
+        address, size = ctypes.c_void_p(ctypes.addressof(start)), ctypes.c_size_t(len(mapped))
+        assert ctypes.CDLL(None).mincore(address, size, pages) == 0
+        del start
+    return mmap.PAGESIZE * sum(each & 1 for each in pages)
+
+
+async def test_what_every_reader_has_passed_leaves_memory_and_is_read_all_the_same(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.db"
+    async with opened(tmp_path, replay_seconds=3600) as journal:
+        journal.register(["fast", "slow"])
+        for _ in range(_RECORDS):
+            await fill(journal, 1, size=MIB)
+            journal._tidy()
+        whole = in_memory(path)
+        assert whole > 0.9 * path.stat().st_size
+
+        journal.checkpoint("fast", _RECORDS)
+        await journal.flush()
+        journal._tidy()
+        assert in_memory(path) == whole
+
+        journal.checkpoint("slow", _RECORDS // 2)
+        await journal.flush()
+        journal._tidy()
+        assert 0.4 * whole < in_memory(path) < 0.6 * whole
+
+        journal.checkpoint("slow", _RECORDS)
+        await journal.flush()
+        journal._tidy()
+        # What is in the WAL alone is none of the file's, and what is noted last is not yet passed.
+        assert in_memory(path) < 0.2 * whole
+        found = await journal._in(journal._read_thread, journal._read, 0, EVERYTHING)
+        assert held(found) == right(1, _RECORDS)
+
+
+async def test_what_was_there_at_the_start_is_left_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path, replay_seconds=3600) as journal:
+        journal.register(["reader"])
+        await fill(journal, 20, size=MIB)
+    path = tmp_path / "journal.db"
+    before = in_memory(path)
+    async with opened(tmp_path, replay_seconds=3600) as journal:
+        journal.register(["reader"])
+        journal.checkpoint("reader", journal.head)
+        await journal.flush()
+        journal._tidy()
+        assert in_memory(path) >= before - PAGE_BYTES
+
+
+async def test_notes_do_not_become_more_than_the_file_has_steps(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        journal.register(["away"])
+        for _ in range(200):
+            await fill(journal, 1, size=100)
+            journal._tidy()
+        assert len(journal._cache._notes) <= 1
