@@ -17,8 +17,8 @@ __all__ = ["LARGE_BYTES", "is_heavy", "is_large", "portions", "weight"]
 LARGE_BYTES = 256 * 1024
 """More than a receiver takes in one read; a record above it is a run of its own, or nearly."""
 
-_RECORD_BYTES = 256
-"""What a record is counted for beside its own bytes: messages of small events are mostly attributes."""
+_RECORD_BYTES = 768
+"""What a record is counted for beside its own bytes: its attributes, as they are written for a broker."""
 
 
 def weight(part: Group) -> int:
