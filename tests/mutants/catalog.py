@@ -77,13 +77,7 @@ MUTANTS = (
     Mutant(
         "commit-not-shielded",
         "D2: a cancelled task cancels its commit",
-        (
-            Edit(
-                _SQLITE,
-                "await asyncio.shield(loop.run_in_executor(thread, call, *arguments))",
-                "await loop.run_in_executor(thread, call, *arguments)",
-            ),
-        ),
+        (Edit(_SQLITE, "await asyncio.shield(writing)", "await writing"),),
         (_JOURNAL + "test_cancelled_appends_are_committed_all_the_same",),
     ),
     Mutant(
@@ -183,14 +177,7 @@ MUTANTS = (
     Mutant(
         "checkpoint-at-the-highest",
         "D6: batches overtake, the last acknowledged counts",
-        (
-            Edit(
-                _PUBLISH,
-                "                    await self._acknowledged(sending)\n"
-                "                self._oldest_ns",
-                "                    pass\n                self._oldest_ns",
-            ),
-        ),
+        (Edit(_PUBLISH, "            await before\n", "            pass\n"),),
         (_LANE + "test_of_what_waits_one_batch_at_a_time_is_sent",),
     ),
     Mutant(
@@ -368,11 +355,17 @@ MUTANTS = (
         (
             Edit(
                 "bridge/app.py",
-                "_within(_ACKNOWLEDGE_SECONDS, _drain(intake, lanes))",
+                "_within(_ACKNOWLEDGE_SECONDS, _drain(intake, tasks, lanes))",
                 "_within(_ACKNOWLEDGE_SECONDS, asyncio.sleep(0))",
             ),
         ),
         ("tests/e2e/test_stopping.py::test_what_was_read_is_acknowledged_before_the_end",),
+    ),
+    Mutant(
+        "tracker-speaks-last",
+        "D15: what the tracker commits while the sinks are drained waits for the next start",
+        (Edit("bridge/app.py", '    await tasks.cancel("backfill", "tracker")\n', ""),),
+        ("tests/e2e/test_stopping.py::test_what_the_tracker_was_about_to_say_is_published_too",),
     ),
     Mutant(
         "two-instances",
