@@ -86,8 +86,10 @@ MUTANTS = (
         (
             Edit(
                 _SQLITE,
-                "return await asyncio.shield(loop.run_in_executor(thread, call, *arguments))",
-                "return call(*arguments)",
+                "writing = asyncio.get_running_loop()"
+                ".run_in_executor(self._write_thread, write, *what)",
+                "writing = asyncio.get_running_loop().create_future()\n"
+                "        writing.set_result(write(*what))",
             ),
         ),
         (_DISK + "test_a_disk_that_takes_long_holds_up_its_commit_and_nothing_else",),
