@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 
 import apsw
 
+from bridge.errors import StorageUnusable
 from bridge.journal.file import PAGE_BYTES, WalLength, one, refuse
 
 __all__ = ["PageCache"]
@@ -33,7 +35,10 @@ class PageCache:
         self._notes: deque[tuple[int, int]] = deque()
         """Heads, ascending, and how many pages the file had then."""
         # Never closed before the database is: closing any descriptor of it gives up its locks.
-        self._file = os.open(writer.filename, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._file = os.open(writer.filename, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageUnusable(f"cannot open {writer.filename}: {error.strerror}") from error
 
     def _pages(self) -> int:
         pages: int = one(self._writer, "PRAGMA page_count")
@@ -57,7 +62,9 @@ class PageCache:
         end = min(self._passed, pages - self._wal.pages)
         if end > self._let_go_to and hasattr(os, "posix_fadvise"):
             begin, size = self._let_go_to * PAGE_BYTES, (end - self._let_go_to) * PAGE_BYTES
-            os.posix_fadvise(self._file, begin, size, os.POSIX_FADV_DONTNEED)
+            # It is advice: a file system that does not take it is no reason to end.
+            with suppress(OSError):
+                os.posix_fadvise(self._file, begin, size, os.POSIX_FADV_DONTNEED)
             self._let_go_to = end
 
     def close(self) -> None:

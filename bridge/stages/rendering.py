@@ -19,7 +19,7 @@ from bridge.stages.aside import Aside
 __all__ = ["Rendering"]
 
 _KEPT_BYTES = 2 * 1024 * 1024
-"""Of what is kept for the other lanes: about what one of them sends at a time, and the next."""
+"""Of what is kept for the other lanes: a little more than what one of them sends at a time."""
 
 
 class Rendering:

@@ -183,7 +183,7 @@ class Victim:
         for message in streamed:
             told = Stored(message.seq, message.id in self.feed.sent, message.kind, message.id)
             found.setdefault(message.seq, told)
-        if lost := max(*found, *self.journal.positions().values()) - len(found):
+        if lost := max([*found, *self.journal.positions().values()]) - len(found):
             self.tally.lost += lost
             self.tally.lacking.append(f"{lost} numbers are neither in the journal nor the stream")
         return [found[seq] for seq in sorted(found)]
