@@ -92,7 +92,8 @@ def table(rows: Iterable[Row]) -> str:
             )
         )
         told += [
-            f"{fault.name}: {sentence}" for sentence in (*tally.broken, *tally.late, *tally.notes)
+            f"{fault.name}: {sentence}"
+            for sentence in (*tally.lacking, *tally.broken, *tally.late, *tally.notes)
         ]
         if tally.not_tried:
             told.append(f"{fault.name}: NOT TRIED, {tally.not_tried}")
@@ -118,7 +119,10 @@ def markdown(rows: Iterable[Row]) -> str:
         cells = " | ".join(f"{getattr(tally, name):,}" for name in _FIGURES)
         what = fault.what.partition(";")[0]
         lines.append(f"| {fault.name}: {what} | {cells} | {tally.recovery:.1f} |")
-        told += [f"- {fault.name}: {each}" for each in (*tally.broken, *tally.late, *tally.notes)]
+        told += [
+            f"- {fault.name}: {each}"
+            for each in (*tally.lacking, *tally.broken, *tally.late, *tally.notes)
+        ]
     return "\n".join((*lines, "", *told))
 
 
