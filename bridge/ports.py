@@ -192,10 +192,11 @@ class Sink(Protocol):
         """
         ...
 
-    def prepare(self, messages: Sequence[Message]) -> None:
-        """Write what `publish` will send next, as far as that can be done ahead.
+    async def prepare(self, messages: Sequence[Message]) -> None:
+        """Write what `publish` is given next, and send it, if it cannot get there in front.
 
-        It is called while what comes before is under way. None of `messages` is over its limit.
+        It is called while what comes before is under way, in order; not while something is that was
+        not prepared. None of `messages` is over its limit.
         """
         ...
 

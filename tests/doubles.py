@@ -163,7 +163,7 @@ class ScriptedSink:
         tail = self.last if self.last is not None and await ours(self.last) else None
         return Standing(tail, self.lost)
 
-    def prepare(self, messages: Sequence[Message]) -> None:
+    async def prepare(self, messages: Sequence[Message]) -> None:
         assert self.is_open, "prepared for a closed sink"
         assert all(size(message) <= self._limit for message in messages)
         self.prepared += [message.seq for message in messages[:1]]

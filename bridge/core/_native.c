@@ -1565,22 +1565,28 @@ static PyObject *records(PyObject *self, PyObject *args)
     return NULL;
 }
 
-/* block(messages, prepared, prepare, reply, batch) -> bytes
+/* block(messages, prepared, prepare, reply, batch, behind) -> bytes
  *
  * Return the commands that publish `messages`, as `NatsWire` writes them. */
 
 static const Text LINE = {"\r\n", 2};
+static const Text VERSION = {"NATS/1.0\r\n", 10};
 static const Text ID = {"Nats-Msg-Id: ", 13};
+static const Text BEHIND = {"Nats-Expected-Last-Msg-Id: ", 27};
+#define LONGEST_ID 256
 static const Text WINDOW = {"bridge-window: 1\r\n", 18};
 static const Text COMMIT = {"Nats-Batch-Commit: 1\r\n", 22};
 
 static PyObject *block(PyObject *self, PyObject *args)
 {
     PyObject *messages, *prepared, *prepare;
-    Text reply, batch;
-    if (!PyArg_ParseTuple(args, "O!O!Os#z#", &PyList_Type, &messages, &PyDict_Type, &prepared,
-                          &prepare, &reply.start, &reply.size, &batch.start, &batch.size))
+    Text reply, batch, behind;
+    if (!PyArg_ParseTuple(args, "O!O!Os#z#z#", &PyList_Type, &messages, &PyDict_Type, &prepared,
+                          &prepare, &reply.start, &reply.size, &batch.start, &batch.size,
+                          &behind.start, &behind.size))
         return NULL;
+    char id[LONGEST_ID];
+    int is_whole = batch.start || behind.start;
     if (!(messages = PyList_AsTuple(messages)))
         return NULL;
     Py_ssize_t last = PyTuple_GET_SIZE(messages);
@@ -1598,13 +1604,13 @@ static PyObject *block(PyObject *self, PyObject *args)
             goto failed;
         Text seq = {parts.digits, (Py_ssize_t)strlen(parts.digits)};
         Text of_batch = {sequence, 0}, answer = {inbox, 0};
-        int ends = batch.start && at == last - 1, asks = !batch.start || ends;
+        int ends = is_whole && at == last - 1, asks = !is_whole || ends;
         if (batch.start)
             of_batch.size = snprintf(sequence, sizeof sequence, "Nats-Batch-Sequence: %zd\r\n",
                                      at + 1);
         if (asks)
-            answer.size = snprintf(inbox, sizeof inbox, "%zd", batch.start ? 0 : at);
-        size_t head = (size_t)(constants.size + ID.size + parts.id.size + seq_name.size +
+            answer.size = snprintf(inbox, sizeof inbox, "%zd", is_whole ? 0 : at);
+        size_t head = (size_t)(VERSION.size + constants.size + ID.size + parts.id.size + seq_name.size +
                                 seq.size) + 6;
         for (Py_ssize_t i = 0; i < parts.of.count; i++) {
             if (!text_of(PyTuple_GET_ITEM(parts.names, i), &names[i]))
@@ -1613,12 +1619,14 @@ static PyObject *block(PyObject *self, PyObject *args)
         }
         if (batch.start)
             head += (size_t)(15 + batch.size + 2 + of_batch.size) + (size_t)(ends ? COMMIT.size : 0);
-        else if (last > 1)
+        else if (!is_whole && last > 1)
             head += (size_t)WINDOW.size;
-        Text told = {sizes, snprintf(sizes, sizeof sizes, " %zu %zu\r\n", head,
+        if (behind.size)
+            head += (size_t)(BEHIND.size + behind.size) + 2;
+        Text counts = {sizes, snprintf(sizes, sizeof sizes, " %zu %zu\r\n", head,
                                      head + (size_t)parts.data.size)};
         size_t whole = (size_t)(5 + subject.size + (parts.token.size ? 1 + parts.token.size : 0) + 1 +
-                                (asks ? reply.size + answer.size : 0) + told.size) +
+                                (asks ? reply.size + answer.size : 0) + counts.size) +
                        head + (size_t)parts.data.size + 2;
         char *out = claim(&buffer, whole);
         if (!out)
@@ -1631,20 +1639,30 @@ static PyObject *block(PyObject *self, PyObject *args)
         *out++ = ' ';
         if (asks)
             out = put(put(out, reply), answer);
-        out = put(put(out, told), constants);
-        out = put(put(put(out, ID), parts.id), LINE);
-        out = put(put(put(out, seq_name), seq), LINE);
-        for (Py_ssize_t i = 0; i < parts.of.count; i++)
-            out = put(put(put(out, names[i]), parts.of.values[i]), LINE);
+        out = put(put(out, counts), VERSION);
+        if (behind.size)
+            out = put(put(put(out, BEHIND), behind), LINE);
         if (batch.start) {
             out = put(put(put(out, (Text){"Nats-Batch-Id: ", 15}), batch), LINE);
             out = put(out, of_batch);
             if (ends)
                 out = put(out, COMMIT);
-        } else if (last > 1) {
+        } else if (!is_whole && last > 1) {
             out = put(out, WINDOW);
         }
+        out = put(put(put(out, ID), parts.id), LINE);
+        out = put(put(put(put(out, constants), seq_name), seq), LINE);
+        for (Py_ssize_t i = 0; i < parts.of.count; i++)
+            out = put(put(put(out, names[i]), parts.of.values[i]), LINE);
         put(put(put(out, LINE), parts.data), LINE);
+        if (behind.start) {
+            if (parts.id.size > LONGEST_ID) {
+                PyErr_SetString(PyExc_ValueError, "an id that is too long");
+                goto failed;
+            }
+            put(id, parts.id);
+            behind = (Text){id, parts.id.size};
+        }
     }
     Py_DECREF(messages);
     return finish(&buffer);

@@ -50,5 +50,6 @@ def block(
     prepare: Callable[[Layout], object],
     reply: str,
     batch: str | None,
+    behind: str | None,
     /,
 ) -> bytes: ...

@@ -22,7 +22,7 @@ __all__ = ["NatsWire"]
 _MOST_LAYOUTS = 1_000
 _Prepared = tuple[bytes, tuple[bytes, ...], bytes, bytes]
 """Headers that never differ, names of those that do, name of the number's header, subject."""
-_LINE, _ID = b"\r\n", b"Nats-Msg-Id: "
+_VERSION, _LINE, _ID = b"NATS/1.0\r\n", b"\r\n", b"Nats-Msg-Id: "
 _WINDOW = b"bridge-window: 1\r\n"
 """On messages of which each is stored or refused alone: of such a one, it is not certain that those
 before it are there."""
@@ -40,41 +40,57 @@ class NatsWire:
         self._epoch = epoch
         self._layouts: dict[Layout, _Prepared] = {}
 
-    def block(self, messages: list[Message], reply: str, batch: str | None) -> bytes:
+    def block(
+        self,
+        messages: list[Message],
+        reply: str,
+        batch: str | None = None,
+        behind: str | None = None,
+    ) -> bytes:
         """Return the commands that publish `messages`.
 
-        Without a `batch`, the server answers each to `reply` and its number in the sequence. With
-        one, they are an atomic batch of that name, answered once, to `reply` and 0.
+        Without more, the server answers each to `reply` and its number in the sequence. As an atomic
+        `batch` of that name they are answered once, to `reply` and 0; so is a chain, in which each
+        is stored only directly behind the one before, the first one behind that of the id `behind`,
+        or, if that is empty, in any case.
         """
         if self._compiled is not None:
             found: bytes = self._compiled.block(
-                messages, self._layouts, self._prepare, reply, batch
+                messages, self._layouts, self._prepare, reply, batch, behind
             )
             return found
-        return self._block(messages, reply, batch)
+        return self._block(messages, reply, batch, behind)
 
-    def _block(self, messages: Sequence[Message], reply: str, batch: str | None) -> bytes:
+    def _block(
+        self, messages: Sequence[Message], reply: str, batch: str | None, behind: str | None
+    ) -> bytes:
         block: list[bytes] = []
-        last = len(messages)
-        for number, message in enumerate(messages, 1):
+        last = len(messages) - 1
+        for place, message in enumerate(messages):
             data = message.data
             constants, names, seq, subject = self._layouts.get(message.layout) or self._prepare(
                 message.layout
             )
-            head = [constants, _ID, message.id.encode(), _LINE, seq, b"%d" % message.seq, _LINE]
+            inbox = f"{reply}{place}"
+            # The server looks for its own headers a dozen times, from the front.
+            head = [_VERSION]
+            if behind:
+                head.append(b"Nats-Expected-Last-Msg-Id: %b\r\n" % behind.encode())
+            if batch is not None:
+                head.append(b"Nats-Batch-Id: %b\r\n" % batch.encode())
+                head.append(b"Nats-Batch-Sequence: %d\r\n" % (place + 1))
+                if place == last:
+                    head.append(b"Nats-Batch-Commit: 1\r\n")
+            if behind is not None:
+                behind = message.id
+            if batch is not None or behind is not None:
+                inbox = f"{reply}0" if place == last else ""
+            elif last:
+                head.append(_WINDOW)
+            head += (_ID, message.id.encode(), _LINE, constants)
+            head += (seq, b"%d" % message.seq, _LINE)
             for name, value in zip(names, message.values, strict=True):
                 head += (name, value.encode(), _LINE)
-            inbox = ""
-            if batch is None:
-                inbox = f"{reply}{number - 1}"
-                if last > 1:
-                    head.append(_WINDOW)
-            else:
-                head.append(b"Nats-Batch-Id: %b\r\n" % batch.encode())
-                head.append(b"Nats-Batch-Sequence: %d\r\n" % number)
-                if number == last:
-                    head.append(b"Nats-Batch-Commit: 1\r\n")
-                    inbox = f"{reply}0"
             if message.token:
                 subject += b"." + message.token.encode()
             size = sum(map(len, head)) + 2
@@ -83,10 +99,10 @@ class NatsWire:
         return b"".join(block)
 
     def _prepare(self, layout: Layout) -> _Prepared:
-        constant = {f"ce-{name}": _encoded(value) for name, value in layout.constants}
-        constant["Nats-Expected-Stream"] = self._stream
+        constant = {"Nats-Expected-Stream": self._stream}
+        constant |= {f"ce-{name}": _encoded(value) for name, value in layout.constants}
         constant["bridge-epoch"] = self._epoch
-        lines = ("NATS/1.0", *[f"{name}: {value}" for name, value in constant.items()], "")
+        lines = (*[f"{name}: {value}" for name, value in constant.items()], "")
         if len(self._layouts) >= _MOST_LAYOUTS:
             self._layouts.clear()
         prepared = self._layouts[layout] = (

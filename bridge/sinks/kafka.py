@@ -177,7 +177,7 @@ class KafkaSink:
                 raise SinkUnavailable(f"{place[0]} has lost what it had acknowledged")
         self._audited = time.monotonic()
 
-    def prepare(self, messages: Sequence[Message]) -> None:
+    async def prepare(self, messages: Sequence[Message]) -> None:
         """See `ports.Sink`: the batches, unless some of the messages may be there already."""
         if not self._there:
             self._prepared = messages, list(self._write(messages))

@@ -1,11 +1,11 @@
 """NATS JetStream, through nats-py.
 
-A batch goes out as one atomic batch (server 2.12 and newer): one acknowledgement and one sync for
-up to 1,000 messages, all stored or none, which is also what keeps the order; a few messages go one
-by one, which keeps it too, and is sooner over. The server rejects a
-batch that holds an id it knows already; that one is sent again in a counted window, where a
-duplicate is a success, as is every batch to an older server. Ids acknowledged lately are kept, so
-that a block which a node sends again costs nothing.
+Messages go in chains, in which each names the id of the one that it is to stand behind, or as atomic
+batches of up to 1,000 (server 2.12 and newer), whichever is faster with this server (`core.ways`).
+Either is stored in order, or rejected, and acknowledged once; and chains can be sent on while those
+before are being stored (docs/decisions/0015). What is rejected, because an id is known already or a
+message is refused, is sent again in a counted window, where a duplicate is a success. Ids
+acknowledged lately are kept, so that a block which a node sends again costs nothing.
 
 The client is never left to reconnect by itself: its futures do not resolve after a disconnect.
 A lost connection fails the batch; the lane opens the sink anew and sends it again.
@@ -14,59 +14,44 @@ A lost connection fails the batch; the lane opens the sink anew and sends it aga
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-import nats.errors
 import nats.js.errors
-import orjson
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.api import ObjectMeta, ObjectMetaOptions, StorageType
 
 from bridge import log
 from bridge.core.natswire import NatsWire
 from bridge.core.recent import Recent
 from bridge.core.routing import Routes
-from bridge.errors import MessageRefused, SinkFault, SinkUnavailable, SinkWedged
+from bridge.core.ways import FEW, MOST, Ways
+from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import NatsSettings
-from bridge.sinks.nats_batch import Batch, Block, Written, batches
+from bridge.sinks.nats_batch import Batch, Listed, Sent, first_of
 from bridge.sinks.nats_connection import connect, in_our_terms
+from bridge.sinks.nats_exchange import Answer, Exchanges
 
 __all__ = ["NatsSink"]
 
 _log = log.get("nats")
 
 _WINDOW = 256
-_FEW = 8
-"""So many go one by one: for an atomic batch the server makes and removes files, for 5 to 15 ms."""
-
+_AHEAD = 4
+"""Batches of one list that are sent ahead: the server queues 10,000 messages for a stream."""
 _KNOWN_IDS = 25_000
 _CHUNK_BYTES, _CHUNK_HEADROOM = 128 * 1024, 1_024
-_WEDGED_AFTER = 3
-_PING_SECONDS = 2
 _AUDIT_SECONDS = 60
 """How often it is asked, while idle, whether it still holds what it acknowledged."""
 _CLOSE_SECONDS = 2
 
 # Codes of the server's errors (nats-server 2.12, `server/errors.json`).
-_DUPLICATE_IN_BATCH = 10201
 _TOO_LARGE = 10054
 _NO_SUCH_STREAM = {10059, 10060}
 _FULL = {10023, 10047, 10077}
-
-_NOBODY = {"err_code": 503, "description": "JetStream does not answer"}
-
-
-class _Answers:
-    """The server's answers to one exchange, by their number."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.found: dict[str, dict[str, Any]] = {}
-        self.complete = asyncio.Event()
 
 
 class NatsSink:
@@ -78,20 +63,21 @@ class NatsSink:
         self._settings = settings
         self._routes = routes
         self._epoch = epoch
-        self._client: Client | None = None
+        self._exchanges = Exchanges(settings.timeout_seconds)
         self._lost = asyncio.Event()
         self._limit = 0
-        self._atomic = False
+        self._has_atomic = False
         self._batches = 0
         self._known = Recent(_KNOWN_IDS)
-        self._stored = 0
-        self._timeouts = 0
         self._wire = NatsWire(settings.stream, routes, epoch)
-        self._inbox = ""
-        self._exchanges = 0
-        self._expected = ""
-        self._answers = _Answers(0)
-        self._prepared: tuple[Sequence[Message], list[str], list[Written]] | None = None
+        self._stored = 0
+        self._end = 0
+        """Number of the last message in the stream, as far as the server told."""
+        self._tip: str | None = None
+        """Id of the last message of all that was prepared or published; None: not all of it is sent."""
+        self._sending = asyncio.Lock()
+        self._prepared: deque[Listed] = deque()
+        self._ways = Ways(has_atomic=False)
 
     def limit(self, kind: Kind) -> int:
         """See `ports.Sink`: one limit for all kinds, the server's or the stream's."""
@@ -100,7 +86,8 @@ class NatsSink:
     async def open(self) -> None:
         """See `ports.Sink`."""
         settings = self._settings
-        self._prepared = None
+        self._prepared.clear()
+        self._tip = None
         self._lost = lost = asyncio.Event()
 
         async def closed() -> None:
@@ -110,10 +97,9 @@ class NatsSink:
             client, stream = await asyncio.wait_for(
                 connect(settings, f"{self._routes.prefix}.>", closed), settings.timeout_seconds
             )
-            self._client = client
-            self._atomic, self._limit = stream
-            self._inbox = client.new_inbox() + "."
-            await client.subscribe(f"{self._inbox}*.*", cb=self._answered)
+            self._has_atomic, self._limit, self._end = stream
+            self._ways = Ways(has_atomic=self._has_atomic)
+            await self._exchanges.begin(client, lost)
 
     @property
     def mark(self) -> bytes | None:
@@ -132,7 +118,7 @@ class NatsSink:
         """
         stream = self._settings.stream
         with in_our_terms():
-            jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+            jetstream = self._exchanges.client.jetstream(timeout=self._settings.timeout_seconds)
             state = (await jetstream.stream_info(stream)).state
             try:
                 last = await jetstream.get_last_msg(stream, f"{self._routes.prefix}.>")
@@ -155,159 +141,161 @@ class NatsSink:
                 await asyncio.wait_for(self._lost.wait(), _AUDIT_SECONDS)
                 raise SinkUnavailable("the connection to the NATS server was lost")
             with in_our_terms():
-                jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+                jetstream = self._exchanges.client.jetstream(timeout=self._settings.timeout_seconds)
                 state = (await jetstream.stream_info(self._settings.stream)).state
             if state.last_seq < self._stored:
                 raise SinkUnavailable("the stream has lost what it had acknowledged")
 
-    def prepare(self, messages: Sequence[Message]) -> None:
-        """See `ports.Sink`: atomic batches, for the stream knows none of the messages as a rule."""
-        ids = [message.id for message in messages]
-        whole = Batch(list(messages), range(len(messages)))
-        self._prepared = messages, ids, [self._written(batch) for batch in batches(whole)]
-
-    def _written(self, batch: Batch) -> Written:
-        """Return `batch` with its block, if it is to be atomic."""
-        if not self._atomic or len(batch.messages) <= _FEW:
-            return batch, None
-        self._batches += 1
-        return batch, self._block(batch.messages, f"{self._epoch}-{self._batches}")
+    async def prepare(self, messages: Sequence[Message]) -> None:
+        """See `ports.Sink`: it is sent, for the stream knows none of the messages as a rule."""
+        listed = Listed(messages)
+        self._prepared.append(listed)
+        with in_our_terms():
+            async with self._sending:
+                await self._send_ahead(listed)
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
-        prepared, self._prepared = self._prepared, None
-        if prepared is not None and prepared[0] is messages and self._are_new(prepared[1]):
-            written, duplicates = iter(prepared[2]), 0
-        else:
-            whole = self._fresh(messages)
-            written = map(self._written, batches(whole))
-            duplicates = len(messages) - len(whole.messages)
+        listed = Listed(messages)
+        if self._prepared and self._prepared[0].messages is messages:
+            listed = self._prepared.popleft()
         with in_our_terms():
-            for batch, block in written:
-                duplicates += await self._send(batch, block)
+            duplicates = await self._taken(listed)
+            while listed.rest.messages:
+                # All before it is stored.
+                duplicates += await self._try_out(listed)
+                await self._send_on(listed)
+                if not listed.sent:
+                    duplicates += await self._send(listed.take(len(listed.rest.messages)))
+                duplicates += await self._taken(listed)
+        self._ways.sent()
         return duplicates
 
-    def _are_new(self, ids: list[str]) -> bool:
-        different = set(ids)
-        return len(different) == len(ids) and not self._known.has_any(different)
+    async def _try_out(self, listed: Listed) -> int:
+        """See which way is faster, if it is time; return how many the stream had already."""
+        count, took = self._ways.trial(len(listed.rest.messages)), list[float]()
+        if not count or not self._are_new(listed.rest.messages):
+            return 0
+        for most, send in ((count, self._send_chain), (MOST, self._send_atomic)):
+            batch, began = listed.take(most), time.monotonic()
+            duplicates = await self._answer(await send(batch))
+            if duplicates != 0:
+                return await self._send(batch) if duplicates is None else duplicates
+            took.append((time.monotonic() - began) / len(batch.messages))
+        self._ways.tried(*took)
+        return 0
 
-    def _fresh(self, messages: Sequence[Message]) -> Batch:
-        """Return those of which the stream does not have the id, and each id once."""
-        if self._are_new([message.id for message in messages]):
-            return Batch(list(messages), range(len(messages)))
-        first: dict[str, int] = {}
-        for position, message in enumerate(messages):
-            if message.id not in self._known:
-                first.setdefault(message.id, position)
-        positions = list(first.values())
-        return Batch([messages[position] for position in positions], positions)
+    async def _send_on(self, listed: Listed) -> None:
+        """Send `listed`, before which all is stored, and what is prepared and waits behind it."""
+        async with self._sending:
+            self._tip = ""
+            for each in (listed, *self._prepared):
+                await self._send_ahead(each)
 
-    async def _send(self, batch: Batch, block: Block | None) -> int:
-        """Send `batch`; return how many of it the stream had already."""
+    async def _send_ahead(self, listed: Listed) -> None:
+        """Send of it what can only get behind all that was sent before; nothing where that waits."""
+        count = len(listed.rest.messages)
+        goes = not self._ways.is_atomic(count) and not self._ways.trial(count)
+        if goes and self._tip is not None and self._are_new(listed.rest.messages):
+            while listed.rest.messages and len(listed.sent) < _AHEAD:
+                batch = listed.take(MOST)
+                listed.sent.append(await self._send_chain(batch, self._tip))
+                self._tip = batch.messages[-1].id
+        if listed.rest.messages:
+            self._tip = None
+
+    async def _send_chain(self, batch: Batch, behind: str = "") -> Sent:
+        exchange = self._exchanges.new(1)
+        await self._exchanges.send(self._wire.block(batch.messages, exchange, None, behind))
+        return Sent(batch, exchange)
+
+    async def _send_atomic(self, batch: Batch) -> Sent:
+        exchange = self._exchanges.new(1)
+        self._batches += 1
+        name = f"{self._epoch}-{self._batches}"
+        await self._exchanges.send(self._wire.block(batch.messages, exchange, name))
+        return Sent(batch, exchange)
+
+    async def _taken(self, listed: Listed) -> int:
+        """Return when all that is sent is stored, and how many of it the stream had already."""
         duplicates = 0
-        if block is None or not await self._send_atomic(batch, block):
-            window = 1 if len(batch.messages) <= _FEW else _WINDOW
-            duplicates = await self._send_each(batch, window)
+        sent, listed.sent = listed.sent, []
+        for each in sent:
+            had = await self._answer(each)
+            if had is None:
+                # What was sent behind it is not stored either.
+                self._tip = None
+                had = await self._send(each.batch)
+            duplicates += had
+        return duplicates
+
+    async def _answer(self, sent: Sent) -> int | None:
+        """Return how many of a batch the stream had already; None: it is rejected, if only in part."""
+        (answer,) = await self._exchanges.answers(sent.exchange)
+        error = answer.get("error")
+        if error is None and not answer.get("duplicate"):
+            new: int = answer["seq"] - self._end
+            self._stored = self._end = answer["seq"]
+            self._known.add([message.id for message in sent.batch.messages])
+            # A chain can begin with what the stream ended with.
+            return max(0, len(sent.batch.messages) - new)
+        if error is not None and error["err_code"] in _FULL | _NO_SUCH_STREAM:
+            self._refused(error, sent.batch.positions[0])
+        _log.debug("batch rejected", size=len(sent.batch.messages), answer=answer)
+        return None
+
+    async def _send(self, whole: Batch) -> int:
+        """Send what can go no other way; return how many of it the stream had already.
+
+        Where one id is known, or whatever else is wrong with a message, one by one it tells which.
+        """
+        batch = self._fresh(whole)
+        duplicates = len(whole.messages) - len(batch.messages)
+        while batch.messages:
+            part = first_of(batch, MOST)
+            batch = batch.slice(len(part.messages), len(batch.messages))
+            had = None
+            if self._has_atomic and len(part.messages) > FEW:
+                had = await self._answer(await self._send_atomic(part))
+            duplicates += await self._send_each(part) if had is None else had
+        return duplicates
+
+    async def _send_each(self, batch: Batch) -> int:
+        """Send messages that are stored or refused alone."""
+        duplicates, end = 0, self._end
+        for part in batch.cut(1 if len(batch.messages) <= FEW else _WINDOW):
+            exchange = self._exchanges.new(len(part.messages))
+            await self._exchanges.send(self._wire.block(part.messages, exchange))
+            answers = await self._exchanges.answers(exchange)
+            for position, answer in zip(part.positions, answers, strict=True):
+                duplicates += self._is_duplicate(answer, position, end)
         self._known.add([message.id for message in batch.messages])
         return duplicates
 
-    def _taken(self, answer: dict[str, Any], position: int) -> int:
-        """Return 1 if the stream had the message already, 0 if it stored it."""
+    def _is_duplicate(self, answer: Answer, position: int, end: int) -> bool:
+        """Say whether the stream had the message already, up to its `end`, or else stored it."""
         if "error" in answer:
             self._refused(answer["error"], position)
         if answer.get("duplicate"):
-            return 1
-        self._stored = answer["seq"]
-        return 0
-
-    async def _send_atomic(self, batch: Batch, block: Block) -> bool:
-        """Send `batch` whole; return False if the stream knows one of its ids."""
-        (answer,) = await self._exchange(block)
-        error = answer.get("error")
-        if error is None:
-            self._stored = answer["seq"]
-            return True
-        if error["err_code"] in _FULL | _NO_SUCH_STREAM:
-            self._refused(error, batch.positions[0])
-        # A known id, or whatever else is wrong with one of them: one by one it tells which.
-        _log.debug("batch rejected", size=len(batch.messages), error=error)
+            # What the chain has stored that broke is no duplicate.
+            return bool(answer["seq"] <= end)
+        self._stored = self._end = answer["seq"]
         return False
 
-    async def _send_each(self, batch: Batch, window: int) -> int:
-        """Send messages that are stored or refused alone, so many at once."""
-        duplicates = 0
-        for part in batch.cut(window):
-            answers = await self._exchange(self._block(part.messages))
-            for position, answer in zip(part.positions, answers, strict=True):
-                duplicates += self._taken(answer, position)
-        return duplicates
+    def _are_new(self, messages: Sequence[Message]) -> bool:
+        different = {message.id for message in messages}
+        return len(different) == len(messages) and not self._known.has_any(different)
 
-    def _block(self, messages: list[Message], batch: str | None = None) -> Block:
-        prefix = f"{self._inbox}{self._exchanges}."
-        self._exchanges += 1
-        answers = 1 if batch else len(messages)
-        return Block(prefix, answers, self._wire.block(messages, prefix, batch))
-
-    async def _exchange(self, block: Block) -> list[dict[str, Any]]:
-        """Send `block`, and return the server's answers: one for each message, or for the batch."""
-        client = self._connected()
-        answers = self._answers = _Answers(block.answers)
-        self._expected = block.prefix
-        # The library's own publishing writes the same bytes, at ten times the cost: it checks
-        # and encodes each header alone. `tests/contract/test_nats_private.py` holds these two.
-        await client._send_command(block.data)  # noqa: SLF001
-        await client._flush_pending()  # noqa: SLF001
-        await self._unless_lost(answers.complete.wait())
-        return [answers.found[str(number)] for number in range(answers.count)]
-
-    async def _answered(self, message: Msg) -> None:
-        prefix, _, number = message.subject.rpartition(".")
-        if prefix + "." == self._expected:
-            answers = self._answers
-            answers.found[number] = orjson.loads(message.data or b"{}")
-            if message.headers and message.headers.get("Status") == "503":
-                answers.found[number] = {"error": _NOBODY}
-            if len(answers.found) == answers.count:
-                answers.complete.set()
-
-    def _connected(self) -> Client:
-        if self._client is None or not self._client.is_connected:
-            raise SinkUnavailable("the connection to the NATS server was lost")
-        return self._client
-
-    async def _unless_lost(self, waiting: Any) -> Any:
-        """Return what `waiting` gives, or fail as soon as the connection is lost."""
-        work = asyncio.ensure_future(waiting)
-        lost = asyncio.ensure_future(self._lost.wait())
-        try:
-            await asyncio.wait(
-                (work, lost),
-                timeout=self._settings.timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if work.done():
-                self._timeouts = 0
-                return work.result()
-            if lost.done():
-                raise SinkUnavailable("the connection to the NATS server was lost")
-            raise await self._silent()
-        finally:
-            work.cancel()
-            lost.cancel()
-            await asyncio.gather(work, lost, return_exceptions=True)
-
-    async def _silent(self) -> SinkUnavailable:
-        """Return what to make of a server that did not acknowledge in time (delivery.md, D11)."""
-        self._timeouts += 1
-        if self._timeouts >= _WEDGED_AFTER and self._client is not None:
-            try:
-                await self._client.flush(timeout=_PING_SECONDS)
-            except (nats.errors.Error, OSError, TimeoutError):
-                pass
-            else:
-                self._timeouts = 0
-                return SinkWedged("the NATS server answers, and acknowledges nothing")
-        return SinkUnavailable("the NATS server did not acknowledge in time")
+    def _fresh(self, batch: Batch) -> Batch:
+        """Return those of which the stream does not have the id, and each id once."""
+        if self._are_new(batch.messages):
+            return batch
+        first: dict[str, int] = {}
+        for place, message in enumerate(batch.messages):
+            if message.id not in self._known:
+                first.setdefault(message.id, place)
+        places = list(first.values())
+        return Batch([batch.messages[at] for at in places], [batch.positions[at] for at in places])
 
     def _refused(self, error: dict[str, Any], position: int) -> NoReturn:
         code, text = error["err_code"], error.get("description", "")
@@ -321,7 +309,7 @@ class NatsSink:
 
     async def set_aside(self, message: Message) -> str:
         """See `ports.Sink`: the data goes to an object store beside the stream."""
-        jetstream = self._connected().jetstream(timeout=self._settings.timeout_seconds)
+        jetstream = self._exchanges.client.jetstream(timeout=self._settings.timeout_seconds)
         bucket = f"{self._settings.stream}-large"
         with in_our_terms():
             try:
@@ -341,7 +329,7 @@ class NatsSink:
 
     async def close(self) -> None:
         """See `ports.Sink`."""
-        client, self._client = self._client, None
+        client = self._exchanges.end()
         if client is None:
             return
         try:

@@ -7,10 +7,7 @@ from typing import NamedTuple
 
 from bridge.model import Message
 
-__all__ = ["Batch", "Block", "Written", "batches"]
-
-_BATCH_MESSAGES = 1_000
-"""Most that an atomic batch may hold (server error 10199)."""
+__all__ = ["Batch", "Listed", "Sent", "first_of"]
 
 _BATCH_BYTES = 8 * 1024 * 1024
 
@@ -32,30 +29,34 @@ class Batch(NamedTuple):
             yield self.slice(begin, begin + most)
 
 
-class Block(NamedTuple):
-    """What is written to the server at once."""
-
-    prefix: str
-    """Of the subjects of its answers, whose last part is a number."""
-    answers: int
-    data: bytes
-
-
-Written = tuple[Batch, Block | None]
-"""A batch, with its block if that is written already."""
+def first_of(whole: Batch, most: int) -> Batch:
+    """Return what of `whole` may go out at once: its first messages, `most` or fewer."""
+    part = whole.slice(0, most)
+    held = 0
+    for place, message in enumerate(part.messages):
+        held += message.data_size
+        if place and held > _BATCH_BYTES:
+            return part.slice(0, place)
+    return part
 
 
-def batches(whole: Batch) -> Iterator[Batch]:
-    """Yield what may go out at once."""
-    for part in whole.cut(_BATCH_MESSAGES):
-        sizes = [message.data_size for message in part.messages]
-        if sum(sizes) <= _BATCH_BYTES:
-            yield part
-            continue
-        begin = held = 0
-        for place, size in enumerate(sizes):
-            if held and held + size > _BATCH_BYTES:
-                yield part.slice(begin, place)
-                begin, held = place, 0
-            held += size
-        yield part.slice(begin, len(sizes))
+class Sent(NamedTuple):
+    """A batch that is sent, and the exchange that brings its answer."""
+
+    batch: Batch
+    exchange: str
+
+
+class Listed:
+    """Messages that are to be published: what of them is sent, in order, and the rest."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self.sent: list[Sent] = []
+        self.rest = Batch(list(messages), range(len(messages)))
+
+    def take(self, most: int) -> Batch:
+        """Return what of the rest may go out at once, `most` messages or fewer; it is rest no more."""
+        batch = first_of(self.rest, most)
+        self.rest = self.rest.slice(len(batch.messages), len(self.rest.messages))
+        return batch

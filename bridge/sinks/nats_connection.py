@@ -31,6 +31,8 @@ class Stream(NamedTuple):
     """Whether it takes atomic batches."""
     limit: int
     """Largest message, headers included."""
+    end: int
+    """Number of the last message in it."""
 
 
 async def connect(settings: NatsSettings, subject: str, closed: Callback) -> tuple[Client, Stream]:
@@ -125,7 +127,7 @@ async def _ensure_stream(client: Client, settings: NatsSettings, subject: str) -
         )
     largest = config.max_msg_size or -1
     limit = client.max_payload if largest < 0 else min(client.max_payload, largest)
-    return Stream(bool(config.allow_atomic), limit)
+    return Stream(bool(config.allow_atomic), limit, info.state.last_seq)
 
 
 def _login(settings: NatsSettings) -> dict[str, Any]:

@@ -204,11 +204,15 @@ class Lane:
                     await self._grown(after)
                 batch = await self._gather(after)
                 if batch.fits:
-                    self._sink.prepare(batch.messages)
+                    await self._sink.prepare(batch.messages)
                 after = batch.last
                 before, sending = sending, asyncio.create_task(self._send(batch, sending))
                 if before is not None:
                     await self._acknowledged(before)
+                if not batch.fits:
+                    # It is not prepared, so that what is prepared behind it could overtake it.
+                    await self._acknowledged(sending)
+                    sending = None
         finally:
             if sending is not None:
                 sending.cancel()

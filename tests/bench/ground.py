@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import socket
@@ -20,6 +21,7 @@ from tests.bench.bridges import BenchBridge, Untrue
 from tests.bench.feeds import Feed, FeedMaker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
+from tests.support.consumers import nats_client
 
 __all__ = ["MB", "Figures", "Ground", "Options", "environ_of", "median", "sending"]
 
@@ -118,11 +120,11 @@ class Ground:
     @contextmanager
     def bridge(self, target: str, format_: str = "protobuf") -> Iterator[BenchBridge]:
         """Run a bridge with a new journal that publishes to `target`, into topics of its own."""
-        with (
-            self.journal() as folder,
-            BenchBridge(folder, environ_of(self, target, format_), self.cores) as bridge,
-        ):
+        environ = environ_of(self, target, format_)
+        with self.journal() as folder, BenchBridge(folder, environ, self.cores) as bridge:
             yield bridge
+        if "BRIDGE_NATS__SERVERS" in environ:
+            asyncio.run(_forget(environ["BRIDGE_NATS__SERVERS"], environ["BRIDGE_NATS__STREAM"]))
 
     def play(self, target: str, format_: str, feed: Feed) -> Figures:
         """Send `feed` to a bridge as fast as it reads, and return what came of it.
@@ -188,6 +190,12 @@ def environ_of(ground: Ground, target: str, format_: str) -> dict[str, str]:
         # A broker that is never there: the journal takes everything, nothing is published.
         environ["BRIDGE_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
     return environ
+
+
+async def _forget(url: str, stream: str) -> None:
+    """Delete `stream`, as the script does: a server with many is slower."""
+    async with nats_client(url) as client:
+        await client.jetstream().delete_stream(stream)
 
 
 def _until(bridge: BenchBridge, count: int, *, publishes: bool) -> tuple[float, float]:

@@ -103,9 +103,9 @@ def hold_renderers_together(
 
 
 def hold_the_wires_together(messages: list[Message]) -> None:
-    for batch in ("batch", None):
+    for batch, behind in (("batch", None), (None, None), (None, ""), (None, "id")):
         blocks = [
-            NatsWire("s", ROUTES, "e", compiled).block(messages, "inbox.", batch)
+            NatsWire("s", ROUTES, "e", compiled).block(messages, "inbox.", batch, behind)
             for compiled in (native, None)
         ]
         assert blocks[0] == blocks[1]

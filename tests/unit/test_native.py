@@ -38,7 +38,7 @@ def _write(
 ) -> Any:
     if kind == "records":
         return compiled.records(messages, 0, prepared, prepare, 1_000)
-    return compiled.block(messages, prepared, prepare, "inbox.", None)
+    return compiled.block(messages, prepared, prepare, "inbox.", None, None)
 
 
 @pytest.fixture

@@ -71,6 +71,27 @@ def test_an_atomic_batch_is_numbered_from_one_and_only_its_last_is_answered(wire
     assert ["Nats-Batch-Commit" in headers for _, _, headers, _ in found] == [False, False, True]
 
 
+@pytest.mark.parametrize("behind", ["", "f00d"])
+def test_a_chain_names_what_is_in_front_of_each_and_only_its_last_is_answered(
+    wire: NatsWire, behind: str
+) -> None:
+    found = parsed(wire.block([message(n, b"x") for n in range(3)], "inbox.", None, behind))
+
+    assert [reply for _, reply, _, _ in found] == ["", "", "inbox.0"]
+    guards = [headers.get("Nats-Expected-Last-Msg-Id", "") for _, _, headers, _ in found]
+    assert guards == [behind, f"{0:032x}", f"{1:032x}"]
+    assert not any("bridge-window" in headers for _, _, headers, _ in found)
+
+
+@pytest.mark.parametrize(("batch", "behind"), [(None, "f00d"), ("b1", None), (None, None)])
+def test_the_servers_own_headers_come_first(
+    wire: NatsWire, batch: str | None, behind: str | None
+) -> None:
+    for _, _, headers, _ in parsed(wire.block([message(1, b"x")], "inbox.", batch, behind)):
+        ours = [name for name in headers if not name.startswith("Nats-")]
+        assert list(headers)[-len(ours) :] == ours
+
+
 def test_a_message_sent_alone_is_no_part_of_a_window(wire: NatsWire) -> None:
     (_, _, headers, _) = parsed(wire.block([message(1, b"x")], "inbox.", None))[0]
     assert "bridge-window" not in headers

@@ -297,6 +297,23 @@ async def test_the_next_batch_is_prepared_while_one_is_under_way() -> None:
     assert bench.sequence == [1, 2, 3, 4, 5]
 
 
+async def test_nothing_is_prepared_behind_what_is_not() -> None:
+    """It could overtake: what is too large is first stored beside, which takes time."""
+    bench = Bench(ScriptedSink(broker_bytes=5_000), step_bytes=1)
+    bench.sink.answers.clear()
+    for number in range(4):
+        bench.accept(event(number, content=10_000 if number == 1 else 10))
+    async with publishing(bench):
+        await until(lambda: bench.sink.sent == 1)
+        bench.sink.answer_once()
+        await until(lambda: bench.sink.sent == 2)
+        assert bench.sink.prepared == [1]
+        bench.sink.answers.set()
+        await bench.all_published()
+    assert bench.sequence == [1, 2, 3, 4]
+    assert bench.sink.prepared == [1, 3, 4]
+
+
 async def test_what_one_commit_held_is_sent_in_steps() -> None:
     """Else the memory of a lane would depend on what came at once."""
     bench = Bench(step_bytes=600_000)

@@ -1,0 +1,51 @@
+"""Chooses how messages go to JetStream: in a chain, or as an atomic batch.
+
+In a chain each message names the id of the one that it is to stand behind, and is stored at once:
+12 us each where the server does not sync every write, 300 us and more where it does. An atomic
+batch is written twice and synced once: 25 us a message, and 5 to 15 ms for itself
+(docs/decisions/0015). No server tells how it syncs, so both are tried out, one after the other.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FEW", "MOST", "Ways"]
+
+MOST = 1_000
+"""Messages that an atomic batch may hold (server error 10199)."""
+FEW = 8
+"""So many never go as an atomic batch, for which the server makes and removes files."""
+
+_LEAST_TRIED, _CHAIN_TRIED = 64, 128
+"""Messages needed for a trial, and those of them that are the chain: 40 ms where it is slow."""
+_CLEARLY = 2
+"""A chain must take so many times as long to be the slower one: few messages tell less than many."""
+_EVERY = 1_000
+"""Lists of messages after which they are tried again: the one trial may have been disturbed."""
+
+
+class Ways:
+    """The ways to one server; `has_atomic` is whether it takes atomic batches."""
+
+    def __init__(self, *, has_atomic: bool) -> None:
+        self._has_atomic = has_atomic
+        self._is_chain_slow = has_atomic
+        self._left = 0
+
+    def is_atomic(self, count: int) -> bool:
+        """Say whether `count` messages go as an atomic batch."""
+        return self._is_chain_slow and count > FEW
+
+    def trial(self, count: int) -> int:
+        """Return how many of `count` messages are to be tried in a chain now, the others not."""
+        if not self._has_atomic or count < _LEAST_TRIED or self._left > 0:
+            return 0
+        return min(_CHAIN_TRIED, count // 4)
+
+    def tried(self, chain: float, atomic: float) -> None:
+        """Take the seconds for a message, by either way."""
+        self._is_chain_slow = chain > _CLEARLY * atomic
+        self._left = _EVERY
+
+    def sent(self) -> None:
+        """Note that one more list of messages was sent."""
+        self._left -= 1

@@ -1,0 +1,162 @@
+"""What goes to JetStream ahead of an acknowledgement: it is stored in order, or not yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bridge.core.ways import MOST
+from bridge.model import Message, Tail
+from bridge.ports import Sink
+from tests.brokers.nats import NatsBroker
+from tests.contract.stand import NatsStand, opened, rendered
+from tests.support.consumers import nats_client
+from tests.support.maker import Maker
+
+pytestmark = pytest.mark.brokers
+
+
+def _reveals(number: int, seed: int) -> list[Message]:
+    maker = Maker(seed)
+    return rendered([maker.reveal(200) for _ in range(number)])
+
+
+async def _believed(_tail: Tail) -> bool:
+    return True
+
+
+@asynccontextmanager
+async def _standing(stand: NatsStand) -> AsyncIterator[Sink]:
+    """Yield a sink that knows where the stream ends, as a lane makes it know."""
+    async with opened(stand.sink()) as sink:
+        await sink.standing(None, _believed)
+        yield sink
+
+
+async def _publish(sink: Sink, lists: list[list[Message]]) -> int:
+    """Publish `lists` as a lane does: the next one is prepared while one is under way."""
+    duplicates = 0
+    under_way: asyncio.Task[int] | None = None
+    for messages in lists:
+        await sink.prepare(messages)
+        if under_way is not None:
+            duplicates += await under_way
+        under_way = asyncio.create_task(sink.publish(messages))
+        # It has begun before the next one is there to be prepared.
+        await asyncio.sleep(0)
+    assert under_way is not None
+    return duplicates + await under_way
+
+
+async def _ids(stand: NatsStand) -> list[str]:
+    return [message.id for message in await stand.read()]
+
+
+def _ids_of(*lists: list[Message]) -> list[str]:
+    return [message.id for messages in lists for message in messages]
+
+
+@pytest.fixture(params=["atomic", "older server"])
+async def nats(request: pytest.FixtureRequest, nats_server: NatsBroker) -> NatsStand:
+    stand = NatsStand(nats_server, atomic=request.param == "atomic")
+    await stand.prepare()
+    return stand
+
+
+async def test_what_is_prepared_is_stored_once_and_in_order(nats: NatsStand) -> None:
+    messages = _reveals(6_000, 1)
+    sizes = [1, 300, 5, 1_600, 8, 9, 900, 70, 2, 1_000, 1_001]
+    lists, at = [], 0
+    for size in [*sizes, len(messages) - sum(sizes)]:
+        lists.append(messages[at : at + size])
+        at += size
+    async with _standing(nats) as sink:
+        assert await _publish(sink, lists) == 0
+    assert await _ids(nats) == _ids_of(messages)
+
+
+async def test_what_another_one_writes_in_between_changes_no_order(nats: NatsStand) -> None:
+    messages = _reveals(4_000, 2)
+    lists = [messages[at : at + 400] for at in range(0, 4_000, 400)]
+    async with _standing(nats) as sink, nats_client(nats.broker.url) as client:
+
+        async def write_too() -> None:
+            for number in range(1_000):
+                await client.jetstream().publish(f"{nats.prefix}.foreign", b"%d" % number)
+
+        writing = asyncio.create_task(write_too())
+        await _publish(sink, lists)
+        assert not writing.done()
+        writing.cancel()
+    read = [message.id for message in await nats.read() if "foreign" not in message.place]
+    assert read == _ids_of(messages)
+
+
+async def test_a_list_with_ids_that_are_there_lets_none_behind_it_overtake(
+    nats: NatsStand,
+) -> None:
+    messages = _reveals(900, 3)
+    first, second, third = messages[:300], messages[300:600], messages[600:]
+    async with opened(nats.sink()) as earlier:
+        await earlier.publish(first[100:200])
+    async with _standing(nats) as sink:
+        # What it holds is unknown to this sink, and so is sent, and rejected in part.
+        assert await _publish(sink, [first, second, third]) == 100
+    expected = [*first[100:200], *first[:100], *first[200:], *second, *third]
+    assert await _ids(nats) == _ids_of(expected)
+
+
+async def test_what_waits_because_of_a_known_id_is_not_overtaken(nats: NatsStand) -> None:
+    messages = _reveals(500, 4)
+    async with _standing(nats) as sink:
+        await sink.publish(messages[:100])
+        again = [*messages[50:100], *messages[100:300]]
+        await sink.prepare(again)
+        await sink.prepare(messages[300:])
+        assert await sink.publish(again) == 50
+        assert await sink.publish(messages[300:]) == 0
+    assert await _ids(nats) == _ids_of(messages)
+
+
+async def test_more_than_is_sent_ahead_at_a_time(nats: NatsStand) -> None:
+    messages = _reveals(6 * MOST + 5, 5)
+    async with _standing(nats) as sink:
+        assert await _publish(sink, [messages[:300], messages[300:6_000], messages[6_000:]]) == 0
+    assert await _ids(nats) == _ids_of(messages)
+
+
+@pytest.mark.parametrize(
+    ("sync_interval", "way"), [('"2m"', "chains"), ("always", "atomic batches")]
+)
+async def test_the_faster_way_is_taken(tmp_path: Path, sync_interval: str, way: str) -> None:
+    messages = _reveals(8_000, 6)
+    lists = [messages[at : at + 800] for at in range(0, 8_000, 800)]
+    with NatsBroker(tmp_path, sync_interval=sync_interval) as broker:
+        stand = NatsStand(broker, atomic=True)
+        async with _standing(stand) as sink:
+            await _publish(sink, lists)
+        read = await stand.read()
+    ways = Counter("atomic" if "Nats-Batch-Id" in message.headers else "chain" for message in read)
+    # 128 are tried in a chain, and the rest of that list is not.
+    assert (
+        ways
+        == {
+            "chains": {"chain": 8_000 - 672, "atomic": 672},
+            "atomic batches": {"chain": 128, "atomic": 8_000 - 128},
+        }[way]
+    )
+
+
+async def test_what_the_server_has_no_room_to_queue_is_sent_again(tmp_path: Path) -> None:
+    config = "jetstream { max_buffered_msgs: 400 }"
+    messages = _reveals(3_000, 7)
+    with NatsBroker(tmp_path, config=config, sync_interval='"2m"') as broker:
+        stand = NatsStand(broker, atomic=True)
+        async with _standing(stand) as sink:
+            await _publish(sink, [messages[:1_000], messages[1_000:2_000], messages[2_000:]])
+        assert await _ids(stand) == _ids_of(messages)

@@ -1,0 +1,49 @@
+"""`core.ways`: chains or atomic batches."""
+
+from __future__ import annotations
+
+from bridge.core.ways import Ways
+
+
+def _tried(chain: float, atomic: float) -> Ways:
+    ways = Ways(has_atomic=True)
+    ways.tried(chain, atomic)
+    return ways
+
+
+def test_a_chain_goes_where_it_is_faster_or_nearly_as_fast() -> None:
+    assert not _tried(chain=12e-6, atomic=25e-6).is_atomic(900)
+    assert not _tried(chain=40e-6, atomic=25e-6).is_atomic(900)
+
+
+def test_atomic_batches_go_where_a_chain_is_clearly_slower_but_not_for_a_few() -> None:
+    ways = _tried(chain=300e-6, atomic=25e-6)
+    assert ways.is_atomic(900)
+    assert ways.is_atomic(9)
+    assert not ways.is_atomic(8)
+
+
+def test_before_it_is_tried_a_chain_is_taken_for_slow() -> None:
+    assert Ways(has_atomic=True).is_atomic(900)
+
+
+def test_an_older_server_has_nothing_but_chains_and_nothing_to_try() -> None:
+    ways = Ways(has_atomic=False)
+    assert not ways.is_atomic(900)
+    assert ways.trial(900) == 0
+
+
+def test_it_is_tried_at_first_and_again_after_long() -> None:
+    ways = Ways(has_atomic=True)
+    assert ways.trial(900) == 128
+    ways.tried(1, 1)
+    for _ in range(1_000):
+        assert ways.trial(900) == 0
+        ways.sent()
+    assert ways.trial(900) == 128
+
+
+def test_of_few_messages_a_quarter_is_tried_and_of_too_few_none() -> None:
+    ways = Ways(has_atomic=True)
+    assert ways.trial(64) == 16
+    assert ways.trial(63) == 0
