@@ -78,6 +78,7 @@ class Metrics:
         self._regressed = counter(
             "sink_regressed_total", "Times that a sink had lost what it had acknowledged", "sink"
         )
+        self._tracker_lag = gauge("tracker_lag_events", "Events accepted and not yet tracked")
         self._gaps = gauge("gaps_open", "Gaps in the heights of directory blocks")
         self._missing = gauge("heights_missing", "Heights missing in all open gaps")
         self._highest = gauge("height_highest", "Highest directory block seen")
@@ -161,6 +162,10 @@ class Metrics:
         """Ask these for the lag at each scrape."""
         self._lag.labels(sink).set_function(lag)
         self._lag_seconds.labels(sink).set_function(lag_seconds)
+
+    def watch_tracker(self, lag: Callable[[], float]) -> None:
+        """Ask this for the lag at each scrape."""
+        self._tracker_lag.set_function(lag)
 
     def sink_up(self, sink: str, *, up: bool) -> None:
         """The sink began or ceased to take messages."""

@@ -1083,6 +1083,36 @@ static PyObject *identities(PyObject *self, PyObject *args)
     return failed ? NULL : PyLong_FromSsize_t(at);
 }
 
+/* remember(known, ids) -> bytes
+ *
+ * Add `ids` to the set `known`, and return those that it did not have, 8 bytes each, little-endian. */
+
+static PyObject *remember(PyObject *self, PyObject *args)
+{
+    PyObject *known, *ids;
+    if (!PyArg_ParseTuple(args, "O!O", &PySet_Type, &known, &ids) || !(ids = PySequence_Tuple(ids)))
+        return NULL;
+    Buffer new;
+    int failed = !begin(&new, PyTuple_GET_SIZE(ids) * 8);
+    for (Py_ssize_t i = 0; !failed && i < PyTuple_GET_SIZE(ids); i++) {
+        PyObject *each = PyTuple_GET_ITEM(ids, i);
+        unsigned long long id = PyLong_AsUnsignedLongLong(each);
+        Py_ssize_t before = PySet_GET_SIZE(known);
+        failed = PyErr_Occurred() || PySet_Add(known, each);
+        if (failed || PySet_GET_SIZE(known) == before)
+            continue;
+        char *place = claim(&new, 8);
+        failed = !place;
+        for (int byte = 0; !failed && byte < 8; byte++)
+            place[byte] = (char)(id >> 8 * byte);
+    }
+    Py_DECREF(ids);
+    if (!failed)
+        return finish(&new);
+    Py_XDECREF(new.bytes);
+    return NULL;
+}
+
 /* merkle_root(leaves) -> bytes, or None where they are not hashes, or none
  *
  * Return the root over `leaves`, as `hashing.merkle_root` does. */
@@ -1680,6 +1710,7 @@ static PyMethodDef methods[] = {
     {"form", form, METH_VARARGS, NULL},
     {"events", events, METH_VARARGS, NULL},
     {"identities", identities, METH_VARARGS, NULL},
+    {"remember", remember, METH_VARARGS, NULL},
     {"merkle_root", merkle_root, METH_O, NULL},
     {"credit_body", credit_body, METH_O, NULL},
     {"credit_identities", credit_identities, METH_O, NULL},

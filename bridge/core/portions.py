@@ -17,14 +17,15 @@ __all__ = ["LARGE_BYTES", "is_heavy", "is_large", "portions", "weight"]
 LARGE_BYTES = 256 * 1024
 """More than a receiver takes in one read; a record above it is a run of its own, or nearly."""
 
-_RECORD_BYTES = 768
-"""What a record is counted for beside its own bytes: its attributes, as they are written for a broker."""
+_LEAST_BYTES = 960
+"""What a record is counted for at least: it has attributes too, and objects that hold it."""
 
 
 def weight(part: Group) -> int:
     """Return about how many bytes the messages of `part` take."""
     records = part.last - part.first + 1
-    return sum([len(run.frames) for run in part.runs]) + records * _RECORD_BYTES
+    size = sum([len(run.frames) for run in part.runs])
+    return max(size, records * _LEAST_BYTES)
 
 
 def is_large(group: Group) -> bool:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from types import ModuleType
 
-__all__ = ["Seen"]
+from bridge.core.native import native
+
+__all__ = ["Seen", "remember"]
 
 _PREFIX = "seen/"
 _ROW = 512
@@ -46,15 +49,13 @@ class Seen:
 
     def saw(self, seq: int, ids: Sequence[int]) -> None:
         """Note `ids`, in their order; `seq` is a number of the journal, and never falls."""
-        known = self._known
-        new = [each for each in dict.fromkeys(ids) if each not in known]
+        known, new = self._known, remember(self._known, ids)
         if not new:
             return
-        known.update(new)
         begun = next(reversed(self._rows), None)
         if begun is None or len(self._rows[begun]) >= 8 * _ROW:
             begun = seq
-        row = self._rows[begun] = self._rows.get(begun, b"") + struct.pack(f"<{len(new)}Q", *new)
+        row = self._rows[begun] = self._rows.get(begun, b"") + new
         self._changed[_name(begun)] = row
         while len(self._rows) > 1:
             oldest = next(iter(self._rows))
@@ -67,6 +68,16 @@ class Seen:
         """Return the items that changed since the last time."""
         changed, self._changed = self._changed, {}
         return changed
+
+
+def remember(known: set[int], ids: Sequence[int], compiled: ModuleType | None = native) -> bytes:
+    """Add `ids` to `known`, and return those that it did not have, packed. Slower without `compiled`."""
+    if compiled is not None:
+        found: bytes = compiled.remember(known, ids)
+        return found
+    new = [each for each in dict.fromkeys(ids) if each not in known]
+    known.update(new)
+    return struct.pack(f"<{len(new)}Q", *new)
 
 
 def _name(seq: int) -> str:

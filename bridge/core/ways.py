@@ -15,12 +15,14 @@ MOST = 1_000
 FEW = 8
 """So many never go as an atomic batch, for which the server makes and removes files."""
 
-_LEAST_TRIED, _CHAIN_TRIED = 64, 128
-"""Messages needed for a trial, and those of them that are the chain: 40 ms where it is slow."""
+_LEAST_TRIED, _CHAIN_TRIED = 64, 512
+"""Messages needed for a trial, and most of them that are the chain: 0.15 s where it is slow."""
 _CLEARLY = 2
 """A chain must take so many times as long to be the slower one: few messages tell less than many."""
-_EVERY = 1_000
-"""Lists of messages after which they are tried again: the one trial may have been disturbed."""
+_SOON, _LATE = 100, 1_600
+"""Lists of messages after which they are tried again: a trial may have been disturbed. Each time
+it is longer, for a trial costs something.
+"""
 
 
 class Ways:
@@ -30,6 +32,7 @@ class Ways:
         self._has_atomic = has_atomic
         self._is_chain_slow = has_atomic
         self._left = 0
+        self._wait = _SOON
 
     def is_atomic(self, count: int) -> bool:
         """Say whether `count` messages go as an atomic batch."""
@@ -39,12 +42,13 @@ class Ways:
         """Return how many of `count` messages are to be tried in a chain now, the others not."""
         if not self._has_atomic or count < _LEAST_TRIED or self._left > 0:
             return 0
-        return min(_CHAIN_TRIED, count // 4)
+        return min(_CHAIN_TRIED, count // 2)
 
     def tried(self, chain: float, atomic: float) -> None:
         """Take the seconds for a message, by either way."""
         self._is_chain_slow = chain > _CLEARLY * atomic
-        self._left = _EVERY
+        self._left = self._wait
+        self._wait = min(_LATE, 2 * self._wait)
 
     def sent(self) -> None:
         """Note that one more list of messages was sent."""

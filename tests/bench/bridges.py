@@ -27,6 +27,9 @@ _OWN = ("gap-alert", "block-receipt", "dead-letter")
 
 _TWO = "name[]=bridge_events_accepted_total&name[]=bridge_messages_published_total"
 
+_LAG = "bridge_tracker_lag_events"
+_TRACKED_SECONDS = 60
+
 _NOTHING = (
     "bridge_alerts_total",
     "bridge_dead_letters_total",
@@ -163,6 +166,17 @@ class BenchBridge:
                 sink = line.partition('sink="')[2].partition('"')[0]
                 published[sink] = published.get(sink, 0.0) + float(line.rpartition(" ")[2])
         return Progress(int(accepted), int(min(published.values(), default=0)))
+
+    def wait_tracked(self) -> float:
+        """Return when the tracker has caught up, by `time.perf_counter`; it is told up to 10 ms late."""
+        deadline = time.monotonic() + _TRACKED_SECONDS
+        while True:
+            lines = self._ask(f"/metrics?name[]={_LAG}").splitlines()
+            if f"{_LAG} 0.0" in lines:
+                return time.perf_counter()
+            if time.monotonic() > deadline:
+                raise Untrue(f"the tracker does not catch up: {lines[-1:]}")
+            time.sleep(0.01)
 
     def _ask(self, path: str) -> str:
         """Ask on one connection that stays: a new one each time would cost the bridge more."""

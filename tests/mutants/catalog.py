@@ -48,6 +48,7 @@ _SQLITE = "bridge/journal/sqlite.py"
 _PUBLISH = "bridge/stages/publish.py"
 _KAFKA = "bridge/sinks/kafka.py"
 _NATS = "bridge/sinks/nats.py"
+_EXCHANGE = "bridge/sinks/nats_exchange.py"
 _DISK = "tests/unit/test_journal_disk.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
 _LANE = "tests/unit/test_publish.py::"
@@ -57,6 +58,7 @@ _IDLE = "tests/contract/test_idle.py::"
 _EMBEDDED = "tests/e2e/test_embedded.py::"
 _WATCHDOGS = "tests/e2e/test_watchdogs.py::"
 _TROUBLE = "tests/contract/test_nats_trouble.py::"
+_ORDER = "tests/contract/test_nats_order.py::"
 
 MUTANTS = (
     Mutant(
@@ -285,9 +287,21 @@ MUTANTS = (
         (_TROUBLE + "test_a_full_stream_keeps_what_it_has_and_takes_the_rest_when_there_is_room",),
     ),
     Mutant(
+        "chains-not-tied-together",
+        "D12: what is sent ahead can overtake what is rejected",
+        (Edit(_NATS, "await self._send_chain(batch, self._tip)", "await self._send_chain(batch)"),),
+        (_ORDER + "test_a_list_with_ids_that_are_there_lets_none_behind_it_overtake",),
+    ),
+    Mutant(
+        "prepared-behind-what-is-not",
+        "D12: what is set aside is overtaken",
+        (Edit(_PUBLISH, "                if not batch.fits:\n", "                if False:\n"),),
+        (_LANE + "test_nothing_is_prepared_behind_what_is_not",),
+    ),
+    Mutant(
         "nobody-answers-is-a-fault",
         "D11: a subject without a stream is not back-pressure",
-        (Edit(_NATS, '.get("Status") == "503"', '.get("Status") == "0"'),),
+        (Edit(_EXCHANGE, '.get("Status") == "503"', '.get("Status") == "0"'),),
         (_TROUBLE + "test_where_nobody_answers_for_the_subject_it_is_told_at_once",),
     ),
     Mutant(
@@ -305,7 +319,7 @@ MUTANTS = (
     Mutant(
         "wedged-server-unnoticed",
         "D11: a server that acknowledges nothing is waited for",
-        (Edit(_NATS, "_WEDGED_AFTER = 3", "_WEDGED_AFTER = 1_000_000"),),
+        (Edit(_EXCHANGE, "_WEDGED_AFTER = 3", "_WEDGED_AFTER = 1_000_000"),),
         (
             _TROUBLE
             + "test_a_server_that_answers_and_acknowledges_nothing_is_wedged_at_the_third_time",

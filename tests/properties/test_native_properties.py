@@ -18,6 +18,7 @@ from bridge.core.native import native, openssl
 from bridge.core.peek import Told, peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter
+from bridge.core.seen import remember
 from bridge.core.tables import Tables
 from bridge.errors import DecodeError, FrameError
 from bridge.model import Group, Kind, Run
@@ -104,6 +105,16 @@ def test_made_up_events(payloads: list[bytes]) -> None:
 @given(st.lists(mutated(), min_size=1, max_size=3), st.sampled_from(["tcp/1", "api/7"]))
 def test_damaged_events(payloads: list[bytes], peer: str) -> None:
     hold_together(payloads, peer)
+
+
+_IDS = st.integers(0, 2**64 - 1) | st.integers(0, 5)
+
+
+@given(st.sets(_IDS), st.lists(_IDS))
+def test_what_is_remembered(known: set[int], ids: list[int]) -> None:
+    others = set(known)
+    assert remember(known, ids) == remember(others, ids, None)
+    assert known == others
 
 
 def test_recorded_events() -> None:

@@ -33,17 +33,18 @@ def test_an_older_server_has_nothing_but_chains_and_nothing_to_try() -> None:
     assert ways.trial(900) == 0
 
 
-def test_it_is_tried_at_first_and_again_after_long() -> None:
+def test_it_is_tried_at_first_and_again_later_each_time() -> None:
     ways = Ways(has_atomic=True)
-    assert ways.trial(900) == 128
-    ways.tried(1, 1)
-    for _ in range(1_000):
-        assert ways.trial(900) == 0
-        ways.sent()
-    assert ways.trial(900) == 128
+    for lists in (100, 200, 400, 800, 1_600, 1_600):
+        assert ways.trial(900) == 450
+        ways.tried(1, 1)
+        for _ in range(lists):
+            assert ways.trial(900) == 0
+            ways.sent()
 
 
-def test_of_few_messages_a_quarter_is_tried_and_of_too_few_none() -> None:
+def test_of_many_messages_some_are_tried_of_few_the_half_and_of_too_few_none() -> None:
     ways = Ways(has_atomic=True)
-    assert ways.trial(64) == 16
+    assert ways.trial(5_000) == 512
+    assert ways.trial(64) == 32
     assert ways.trial(63) == 0
