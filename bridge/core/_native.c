@@ -1652,7 +1652,7 @@ static PyObject *block(PyObject *self, PyObject *args)
         else if (!is_whole && last > 1)
             head += (size_t)WINDOW.size;
         if (behind.size)
-            head += (size_t)(BEHIND.size + behind.size) + 2;
+            head += (size_t)(at ? BEHIND.size + behind.size + 2 : behind.size);
         Text counts = {sizes, snprintf(sizes, sizeof sizes, " %zu %zu\r\n", head,
                                      head + (size_t)parts.data.size)};
         size_t whole = (size_t)(5 + subject.size + (parts.token.size ? 1 + parts.token.size : 0) + 1 +
@@ -1671,7 +1671,7 @@ static PyObject *block(PyObject *self, PyObject *args)
             out = put(put(out, reply), answer);
         out = put(put(out, counts), VERSION);
         if (behind.size)
-            out = put(put(put(out, BEHIND), behind), LINE);
+            out = at ? put(put(put(out, BEHIND), behind), LINE) : put(out, behind);
         if (batch.start) {
             out = put(put(put(out, (Text){"Nats-Batch-Id: ", 15}), batch), LINE);
             out = put(out, of_batch);

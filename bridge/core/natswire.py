@@ -17,12 +17,13 @@ from bridge.core.native import native
 from bridge.core.routing import Routes
 from bridge.model import Layout, Message
 
-__all__ = ["NatsWire"]
+__all__ = ["NatsWire", "after"]
 
 _MOST_LAYOUTS = 1_000
 _Prepared = tuple[bytes, tuple[bytes, ...], bytes, bytes]
 """Headers that never differ, names of those that do, name of the number's header, subject."""
 _VERSION, _LINE, _ID = b"NATS/1.0\r\n", b"\r\n", b"Nats-Msg-Id: "
+_BEHIND = b"Nats-Expected-Last-Msg-Id: %b\r\n"
 _WINDOW = b"bridge-window: 1\r\n"
 """On messages of which each is stored or refused alone: of such a one, it is not certain that those
 before it are there."""
@@ -51,8 +52,8 @@ class NatsWire:
 
         Without more, the server answers each to `reply` and its number in the sequence. As an atomic
         `batch` of that name they are answered once, to `reply` and 0; so is a chain, in which each
-        is stored only directly behind the one before, the first one behind that of the id `behind`,
-        or, if that is empty, in any case.
+        is stored only directly behind the one before, and the first one where `behind` says, which is
+        what `after` returns, or empty.
         """
         if self._compiled is not None:
             found: bytes = self._compiled.block(
@@ -75,7 +76,7 @@ class NatsWire:
             # The server looks for its own headers a dozen times, from the front.
             head = [_VERSION]
             if behind:
-                head.append(b"Nats-Expected-Last-Msg-Id: %b\r\n" % behind.encode())
+                head.append(_BEHIND % behind.encode() if place else behind.encode())
             if batch is not None:
                 head.append(b"Nats-Batch-Id: %b\r\n" % batch.encode())
                 head.append(b"Nats-Batch-Sequence: %d\r\n" % (place + 1))
@@ -113,6 +114,11 @@ class NatsWire:
             self._routes.topics[layout.kind].encode(),
         )
         return prepared
+
+
+def after(id_: str, number: int) -> str:
+    """Return the headers by which a message is stored only behind that one, of that number."""
+    return f"Nats-Expected-Last-Msg-Id: {id_}\r\nNats-Expected-Last-Sequence: {number}\r\n"
 
 
 def _encoded(value: str) -> str:

@@ -1,8 +1,8 @@
 """Chooses how messages go to JetStream: in a chain, or as an atomic batch.
 
 In a chain each message names the id of the one that it is to stand behind, and is stored at once:
-12 us each where the server does not sync every write, 300 us and more where it does. An atomic
-batch is written twice and synced once: 25 us a message, and 5 to 15 ms for itself
+12 us each where the server does not sync every write, 300 us and more where it does. An atomic batch
+is written twice and synced once: 25 us a message, and 5 to 15 ms for itself
 (docs/decisions/0015). No server tells how it syncs, so both are tried out, one after the other.
 """
 
@@ -26,21 +26,23 @@ it is longer, for a trial costs something.
 
 
 class Ways:
-    """The ways to one server; `has_atomic` is whether it takes atomic batches."""
+    """The ways to one stream: whether it takes atomic batches, and chains."""
 
-    def __init__(self, *, has_atomic: bool) -> None:
-        self._has_atomic = has_atomic
+    def __init__(self, *, has_atomic: bool, has_chains: bool = True) -> None:
+        self._has_chains, self._has_both = has_chains, has_atomic and has_chains
         self._is_chain_slow = has_atomic
         self._left = 0
         self._wait = _SOON
 
-    def is_atomic(self, count: int) -> bool:
-        """Say whether `count` messages go as an atomic batch."""
-        return self._is_chain_slow and count > FEW
+    def is_chain(self, count: int) -> bool:
+        """Say whether `count` messages go in a chain."""
+        if not self._has_chains or self.trial(count):
+            return False
+        return count <= FEW or not self._is_chain_slow
 
     def trial(self, count: int) -> int:
         """Return how many of `count` messages are to be tried in a chain now, the others not."""
-        if not self._has_atomic or count < _LEAST_TRIED or self._left > 0:
+        if not self._has_both or count < _LEAST_TRIED or self._left > 0:
             return 0
         return min(_CHAIN_TRIED, count // 2)
 

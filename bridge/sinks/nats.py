@@ -24,14 +24,14 @@ import nats.js.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions, StorageType
 
 from bridge import log
-from bridge.core.natswire import NatsWire
+from bridge.core.natswire import NatsWire, after
 from bridge.core.recent import Recent
 from bridge.core.routing import Routes
 from bridge.core.ways import FEW, MOST, Ways
 from bridge.errors import MessageRefused, SinkFault, SinkUnavailable
 from bridge.model import Kind, Message, Standing, Tail
 from bridge.settings import NatsSettings
-from bridge.sinks.nats_batch import Batch, Listed, Sent, first_of
+from bridge.sinks.nats_batch import Batch, Listed, Sent, Tip, first_of, fresh_of
 from bridge.sinks.nats_connection import connect, in_our_terms
 from bridge.sinks.nats_exchange import Answer, Exchanges
 
@@ -54,6 +54,9 @@ _NO_SUCH_STREAM = {10059, 10060}
 _FULL = {10023, 10047, 10077}
 
 
+_ANYWHERE = Tip("", 0)
+
+
 class NatsSink:
     """See `ports.Sink`. `epoch` is the journal's."""
 
@@ -73,11 +76,14 @@ class NatsSink:
         self._stored = 0
         self._end = 0
         """Number of the last message in the stream, as far as the server told."""
-        self._tip: str | None = None
-        """Id of the last message of all that was prepared or published; None: not all of it is sent."""
+        self._tip: Tip | None = None
+        """The last message of all that was prepared or published; None: nothing may be sent behind it."""
+        self._is_sure = False
+        """Whether the stream ends with what was stored last: what broke may have left messages there, and
+        behind one of those a chain would go on though one in front of it is missing."""
         self._sending = asyncio.Lock()
         self._prepared: deque[Listed] = deque()
-        self._ways = Ways(has_atomic=False)
+        self._ways = Ways(has_atomic=False, has_chains=False)
 
     def limit(self, kind: Kind) -> int:
         """See `ports.Sink`: one limit for all kinds, the server's or the stream's."""
@@ -87,7 +93,7 @@ class NatsSink:
         """See `ports.Sink`."""
         settings = self._settings
         self._prepared.clear()
-        self._tip = None
+        self._tip, self._is_sure = None, False
         self._lost = lost = asyncio.Event()
 
         async def closed() -> None:
@@ -97,8 +103,8 @@ class NatsSink:
             client, stream = await asyncio.wait_for(
                 connect(settings, f"{self._routes.prefix}.>", closed), settings.timeout_seconds
             )
-            self._has_atomic, self._limit, self._end = stream
-            self._ways = Ways(has_atomic=self._has_atomic)
+            self._has_atomic, has_chains, self._limit, self._end = stream
+            self._ways = Ways(has_atomic=self._has_atomic, has_chains=has_chains)
             await self._exchanges.begin(client, lost)
 
     @property
@@ -148,17 +154,21 @@ class NatsSink:
 
     async def prepare(self, messages: Sequence[Message]) -> None:
         """See `ports.Sink`: it is sent, for the stream knows none of the messages as a rule."""
-        listed = Listed(messages)
-        self._prepared.append(listed)
-        with in_our_terms():
-            async with self._sending:
-                await self._send_ahead(listed)
+        if messages:
+            listed = Listed(messages)
+            self._prepared.append(listed)
+            with in_our_terms():
+                async with self._sending:
+                    await self._send_ahead(listed)
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`."""
         listed = Listed(messages)
         if self._prepared and self._prepared[0].messages is messages:
             listed = self._prepared.popleft()
+        else:
+            # Nobody knew of it, so that nothing may be sent until it is.
+            self._tip = None
         with in_our_terms():
             duplicates = await self._taken(listed)
             while listed.rest.messages:
@@ -174,13 +184,13 @@ class NatsSink:
     async def _try_out(self, listed: Listed) -> int:
         """See which way is faster, if it is time; return how many the stream had already."""
         count, took = self._ways.trial(len(listed.rest.messages)), list[float]()
-        if not count or not self._are_new(listed.rest.messages):
+        if not count or not self._is_sure or not self._are_new(listed.rest.messages):
             return 0
+        self._tip = None
         for most, send in ((count, self._send_chain), (MOST, self._send_atomic)):
             batch, began = listed.take(most), time.monotonic()
-            duplicates = await self._answer(await send(batch))
-            if duplicates != 0:
-                return await self._send(batch) if duplicates is None else duplicates
+            if not await self._is_stored(await send(batch)):
+                return await self._send(batch)
             took.append((time.monotonic() - began) / len(batch.messages))
         self._ways.tried(*took)
         return 0
@@ -188,76 +198,77 @@ class NatsSink:
     async def _send_on(self, listed: Listed) -> None:
         """Send `listed`, before which all is stored, and what is prepared and waits behind it."""
         async with self._sending:
-            self._tip = ""
+            self._tip = Tip("", self._end)
             for each in (listed, *self._prepared):
+                if each is not listed and each.sent:
+                    # It was sent behind something that broke, and is to be sent again.
+                    self._tip = None
                 await self._send_ahead(each)
 
     async def _send_ahead(self, listed: Listed) -> None:
         """Send of it what can only get behind all that was sent before; nothing where that waits."""
-        count = len(listed.rest.messages)
-        goes = not self._ways.is_atomic(count) and not self._ways.trial(count)
-        if goes and self._tip is not None and self._are_new(listed.rest.messages):
-            while listed.rest.messages and len(listed.sent) < _AHEAD:
-                batch = listed.take(MOST)
-                listed.sent.append(await self._send_chain(batch, self._tip))
-                self._tip = batch.messages[-1].id
+        is_chain = self._is_sure and self._ways.is_chain(len(listed.rest.messages))
+        if is_chain and self._tip is not None and self._are_new(listed.rest.messages):
+            while self._tip is not None and listed.rest.messages and len(listed.sent) < _AHEAD:
+                batch, tip = listed.take(MOST), self._tip
+                self._tip = tip.behind(batch)
+                listed.sent.append(await self._send_chain(batch, tip))
         if listed.rest.messages:
             self._tip = None
 
-    async def _send_chain(self, batch: Batch, behind: str = "") -> Sent:
+    async def _send_chain(self, batch: Batch, tip: Tip = _ANYWHERE) -> Sent:
         exchange = self._exchanges.new(1)
+        behind = after(*tip) if tip.id else ""
         await self._exchanges.send(self._wire.block(batch.messages, exchange, None, behind))
-        return Sent(batch, exchange)
+        return Sent(batch, exchange, is_atomic=False)
 
     async def _send_atomic(self, batch: Batch) -> Sent:
         exchange = self._exchanges.new(1)
         self._batches += 1
         name = f"{self._epoch}-{self._batches}"
         await self._exchanges.send(self._wire.block(batch.messages, exchange, name))
-        return Sent(batch, exchange)
+        return Sent(batch, exchange, is_atomic=True)
 
     async def _taken(self, listed: Listed) -> int:
         """Return when all that is sent is stored, and how many of it the stream had already."""
         duplicates = 0
         sent, listed.sent = listed.sent, []
         for each in sent:
-            had = await self._answer(each)
-            if had is None:
+            if not await self._is_stored(each):
                 # What was sent behind it is not stored either.
                 self._tip = None
-                had = await self._send(each.batch)
-            duplicates += had
+                duplicates += await self._send(each.batch)
         return duplicates
 
-    async def _answer(self, sent: Sent) -> int | None:
-        """Return how many of a batch the stream had already; None: it is rejected, if only in part."""
+    async def _is_stored(self, sent: Sent) -> bool:
+        """Say whether all of a batch is stored now; or it was rejected, if only in part."""
         (answer,) = await self._exchanges.answers(sent.exchange)
         error = answer.get("error")
-        if error is None and not answer.get("duplicate"):
-            new: int = answer["seq"] - self._end
+        count = len(sent.batch.messages)
+        # A chain passes over what is there already, and over more than that if others write too.
+        if error is None and (sent.is_atomic or answer["seq"] == self._end + count):
             self._stored = self._end = answer["seq"]
             self._known.add([message.id for message in sent.batch.messages])
-            # A chain can begin with what the stream ended with.
-            return max(0, len(sent.batch.messages) - new)
+            return True
         if error is not None and error["err_code"] in _FULL | _NO_SUCH_STREAM:
             self._refused(error, sent.batch.positions[0])
         _log.debug("batch rejected", size=len(sent.batch.messages), answer=answer)
-        return None
+        return False
 
     async def _send(self, whole: Batch) -> int:
         """Send what can go no other way; return how many of it the stream had already.
 
         Where one id is known, or whatever else is wrong with a message, one by one it tells which.
         """
-        batch = self._fresh(whole)
+        batch = whole if self._are_new(whole.messages) else fresh_of(whole, self._known)
         duplicates = len(whole.messages) - len(batch.messages)
+        self._is_sure = self._is_sure or bool(batch.messages)
         while batch.messages:
             part = first_of(batch, MOST)
             batch = batch.slice(len(part.messages), len(batch.messages))
-            had = None
-            if self._has_atomic and len(part.messages) > FEW:
-                had = await self._answer(await self._send_atomic(part))
-            duplicates += await self._send_each(part) if had is None else had
+            is_atomic = self._has_atomic and len(part.messages) > FEW
+            if not is_atomic or not await self._is_stored(await self._send_atomic(part)):
+                duplicates += await self._send_each(part)
         return duplicates
 
     async def _send_each(self, batch: Batch) -> int:
@@ -277,6 +288,7 @@ class NatsSink:
         if "error" in answer:
             self._refused(answer["error"], position)
         if answer.get("duplicate"):
+            self._is_sure = False
             # What the chain has stored that broke is no duplicate.
             return bool(answer["seq"] <= end)
         self._stored = self._end = answer["seq"]
@@ -285,17 +297,6 @@ class NatsSink:
     def _are_new(self, messages: Sequence[Message]) -> bool:
         different = {message.id for message in messages}
         return len(different) == len(messages) and not self._known.has_any(different)
-
-    def _fresh(self, batch: Batch) -> Batch:
-        """Return those of which the stream does not have the id, and each id once."""
-        if self._are_new(batch.messages):
-            return batch
-        first: dict[str, int] = {}
-        for place, message in enumerate(batch.messages):
-            if message.id not in self._known:
-                first.setdefault(message.id, place)
-        places = list(first.values())
-        return Batch([batch.messages[at] for at in places], [batch.positions[at] for at in places])
 
     def _refused(self, error: dict[str, Any], position: int) -> NoReturn:
         code, text = error["err_code"], error.get("description", "")

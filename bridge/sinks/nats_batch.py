@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from bridge.core.recent import Recent
 from bridge.model import Message
 
-__all__ = ["Batch", "Listed", "Sent", "first_of"]
+__all__ = ["Batch", "Listed", "Sent", "Tip", "first_of", "fresh_of"]
 
 _BATCH_BYTES = 8 * 1024 * 1024
 
@@ -40,11 +41,34 @@ def first_of(whole: Batch, most: int) -> Batch:
     return part
 
 
+def fresh_of(whole: Batch, known: Recent) -> Batch:
+    """Return those of which the id is not `known`, and each id once."""
+    first: dict[str, int] = {}
+    for place, message in enumerate(whole.messages):
+        if message.id not in known:
+            first.setdefault(message.id, place)
+    places = list(first.values())
+    return Batch([whole.messages[at] for at in places], [whole.positions[at] for at in places])
+
+
+class Tip(NamedTuple):
+    """The last message of the stream, once all is stored that was sent."""
+
+    id: str
+    """Empty: whatever it is, nothing is to be told of it."""
+    number: int
+
+    def behind(self, batch: Batch) -> Tip:
+        """Return the one there will be when `batch` is stored too."""
+        return Tip(batch.messages[-1].id, self.number + len(batch.messages))
+
+
 class Sent(NamedTuple):
     """A batch that is sent, and the exchange that brings its answer."""
 
     batch: Batch
     exchange: str
+    is_atomic: bool
 
 
 class Listed:

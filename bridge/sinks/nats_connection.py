@@ -29,6 +29,8 @@ class Stream(NamedTuple):
 
     atomic: bool
     """Whether it takes atomic batches."""
+    chains: bool
+    """Whether a chain that breaks does it no harm: not where it has replicas (decision 15)."""
     limit: int
     """Largest message, headers included."""
     end: int
@@ -127,7 +129,8 @@ async def _ensure_stream(client: Client, settings: NatsSettings, subject: str) -
         )
     largest = config.max_msg_size or -1
     limit = client.max_payload if largest < 0 else min(client.max_payload, largest)
-    return Stream(bool(config.allow_atomic), limit, info.state.last_seq)
+    alone = (config.num_replicas or 1) == 1
+    return Stream(bool(config.allow_atomic), alone, limit, info.state.last_seq)
 
 
 def _login(settings: NatsSettings) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Lane:
                     await self._grown(after)
                 self.at_rest.clear()
                 batch = await self._gather(after)
-                if batch.fits:
+                if batch.fits and batch.messages:
                     await self._sink.prepare(batch.messages)
                 after = batch.last
                 before, sending = sending, asyncio.create_task(self._send(batch, sending))

@@ -67,8 +67,10 @@ async def test_a_payload_in_flight_at_three_crashes_is_a_dead_letter_and_all_oth
             metrics = await bridge.delivered(len(sent), _SECONDS)
             assert metrics.total("bridge_records_quarantined") == 1
             letters = metrics.by("bridge_dead_letters_total", "reason")
-            # Twice, once for each sink; and never again.
-            assert letters == ({"quarantined": 2} if sent else {})
+            # Once for each sink, but where it was published before the tracker died of it; never again.
+            assert letters.get("quarantined", 0) <= (2 if sent else 0)
+            if dies == "bridge.core.decode":
+                assert letters == ({"quarantined": 2} if sent else {})
             await asyncio.to_thread(bridge.stop)
     finally:
         bridge.kill()
@@ -93,11 +95,16 @@ async def test_a_payload_in_flight_at_three_crashes_is_a_dead_letter_and_all_oth
         assert [(m.seq, m.id) for m in held if m.seq != deadly] == expected
     assert sum(len(held) for held in topics.values()) == len(stored)
     (in_stream,) = (message for message in streamed if message.seq == deadly)
-    (in_topic,) = topics["dead-letter"]
-    assert in_stream.id == in_topic.id
-    assert in_stream.place == f"{sinks.name}.dead-letter.quarantined"
-    for letter in (in_stream, in_topic):
-        _is_of(poison, letter, deadly)
+    (in_topic,) = (m for held in topics.values() for m in held if m.seq == deadly)
+    for message, place in (
+        (in_stream, f"{sinks.name}.dead-letter.quarantined"),
+        (in_topic, f"{sinks.name}.dead-letter"),
+    ):
+        if message.place == place:
+            _is_of(poison, message, deadly)
+        else:
+            assert dies == "bridge.core.peek"
+            assert message.id == event_id(poison)[1]
 
 
 def _is_of(poison: bytes, message: Read, seq: int) -> None:

@@ -289,7 +289,7 @@ MUTANTS = (
     Mutant(
         "chains-not-tied-together",
         "D12: what is sent ahead can overtake what is rejected",
-        (Edit(_NATS, "await self._send_chain(batch, self._tip)", "await self._send_chain(batch)"),),
+        (Edit(_NATS, "await self._send_chain(batch, tip)", "await self._send_chain(batch)"),),
         (_ORDER + "test_a_list_with_ids_that_are_there_lets_none_behind_it_overtake",),
     ),
     Mutant(

@@ -14,7 +14,7 @@ from bridge.core.hashing import ZERO_HASH, sha256
 from bridge.core.kafkawire import KafkaWire
 from bridge.core.kinds import by_kind
 from bridge.core.native import native
-from bridge.core.natswire import NatsWire
+from bridge.core.natswire import NatsWire, after
 from bridge.core.peek import Told, commit_identities, peek
 from bridge.core.render import Format, Renderer
 from bridge.core.routing import ChainFilter, Routes
@@ -103,7 +103,7 @@ def hold_renderers_together(
 
 
 def hold_the_wires_together(messages: list[Message]) -> None:
-    for batch, behind in (("batch", None), (None, None), (None, ""), (None, "id")):
+    for batch, behind in (("batch", None), (None, None), (None, ""), (None, after("id", 7))):
         blocks = [
             NatsWire("s", ROUTES, "e", compiled).block(messages, "inbox.", batch, behind)
             for compiled in (native, None)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bridge.core.claim import claim_check
-from bridge.core.natswire import NatsWire
+from bridge.core.natswire import NatsWire, after
 from bridge.core.routing import Routes
 from bridge.model import Kind, Layout, Message
 
@@ -75,15 +75,20 @@ def test_an_atomic_batch_is_numbered_from_one_and_only_its_last_is_answered(wire
 def test_a_chain_names_what_is_in_front_of_each_and_only_its_last_is_answered(
     wire: NatsWire, behind: str
 ) -> None:
-    found = parsed(wire.block([message(n, b"x") for n in range(3)], "inbox.", None, behind))
+    front = after(behind, 41) if behind else ""
+    found = parsed(wire.block([message(n, b"x") for n in range(3)], "inbox.", None, front))
 
     assert [reply for _, reply, _, _ in found] == ["", "", "inbox.0"]
     guards = [headers.get("Nats-Expected-Last-Msg-Id", "") for _, _, headers, _ in found]
     assert guards == [behind, f"{0:032x}", f"{1:032x}"]
+    numbers = [headers.get("Nats-Expected-Last-Sequence") for _, _, headers, _ in found]
+    assert numbers == ["41" if behind else None, None, None]
     assert not any("bridge-window" in headers for _, _, headers, _ in found)
 
 
-@pytest.mark.parametrize(("batch", "behind"), [(None, "f00d"), ("b1", None), (None, None)])
+@pytest.mark.parametrize(
+    ("batch", "behind"), [(None, after("f00d", 7)), ("b1", None), (None, None)]
+)
 def test_the_servers_own_headers_come_first(
     wire: NatsWire, batch: str | None, behind: str | None
 ) -> None:

@@ -12,24 +12,31 @@ def _tried(chain: float, atomic: float) -> Ways:
 
 
 def test_a_chain_goes_where_it_is_faster_or_nearly_as_fast() -> None:
-    assert not _tried(chain=12e-6, atomic=25e-6).is_atomic(900)
-    assert not _tried(chain=40e-6, atomic=25e-6).is_atomic(900)
+    assert _tried(chain=12e-6, atomic=25e-6).is_chain(900)
+    assert _tried(chain=40e-6, atomic=25e-6).is_chain(900)
 
 
 def test_atomic_batches_go_where_a_chain_is_clearly_slower_but_not_for_a_few() -> None:
     ways = _tried(chain=300e-6, atomic=25e-6)
-    assert ways.is_atomic(900)
-    assert ways.is_atomic(9)
-    assert not ways.is_atomic(8)
+    assert not ways.is_chain(900)
+    assert not ways.is_chain(9)
+    assert ways.is_chain(8)
 
 
 def test_before_it_is_tried_a_chain_is_taken_for_slow() -> None:
-    assert Ways(has_atomic=True).is_atomic(900)
+    assert not Ways(has_atomic=True).is_chain(50)
 
 
 def test_an_older_server_has_nothing_but_chains_and_nothing_to_try() -> None:
     ways = Ways(has_atomic=False)
-    assert not ways.is_atomic(900)
+    assert ways.is_chain(900)
+    assert ways.trial(900) == 0
+
+
+def test_where_chains_do_harm_there_is_nothing_to_try() -> None:
+    ways = Ways(has_atomic=True, has_chains=False)
+    assert not ways.is_chain(900)
+    assert not ways.is_chain(3)
     assert ways.trial(900) == 0
 
 
