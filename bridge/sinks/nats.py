@@ -246,7 +246,8 @@ class NatsSink:
         error = answer.get("error")
         count = len(sent.batch.messages)
         # A chain passes over what is there already, and over more than that if others write too.
-        if error is None and (sent.is_atomic or answer["seq"] == self._end + count):
+        is_new = not answer.get("duplicate") and answer.get("seq") == self._end + count
+        if error is None and (sent.is_atomic or is_new):
             self._stored = self._end = answer["seq"]
             self._known.add([message.id for message in sent.batch.messages])
             return True
