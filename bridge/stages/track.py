@@ -211,8 +211,12 @@ class Tracker:
         for run in group.runs:
             # No step holds the loop for more than a run. What comes in a burst is published first.
             with self._flight.waiting():
-                behind = time.monotonic() - (self._behind_since or 0)
-                await self._make_way(max(0, _BEHIND_SECONDS - behind))
+                patience = 0.0
+                if len(run.frames) <= LARGE_BYTES:
+                    # A large one is memory for as long as it waits.
+                    behind = time.monotonic() - (self._behind_since or 0)
+                    patience = max(0, _BEHIND_SECONDS - behind)
+                await self._make_way(patience)
             if seq + run.records - 1 > self._read:
                 kind, _, number = run.peer.partition("/")
                 if kind == OWN_PEER:
