@@ -194,13 +194,3 @@ async def test_the_faster_way_is_taken(tmp_path: Path, sync_interval: str, way: 
             assert ways[True] in {1_200, 7_600}
             found.append("chain" if ways[True] == 1_200 else "atomic")
     assert way in found
-
-
-async def test_what_the_server_has_no_room_to_queue_is_sent_again(tmp_path: Path) -> None:
-    config = "jetstream { max_buffered_msgs: 400 }"
-    messages = _reveals(3_000, 7)
-    with NatsBroker(tmp_path, config=config, sync_interval='"2m"') as broker:
-        stand = NatsStand(broker, atomic=True)
-        async with _standing(stand) as sink:
-            await _publish(sink, [messages[:1_000], messages[1_000:2_000], messages[2_000:]])
-        assert await _ids(stand) == _ids_of(messages)

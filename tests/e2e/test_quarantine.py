@@ -93,14 +93,13 @@ async def test_a_payload_in_flight_at_three_crashes_is_a_dead_letter_and_all_oth
     for topic, held in topics.items():
         expected = [(r.seq, r.id) for r in stored if r.kind == topic and r.seq != deadly]
         assert [(m.seq, m.id) for m in held if m.seq != deadly] == expected
-    assert sum(len(held) for held in topics.values()) == len(stored)
+    in_topics = [message for held in topics.values() for message in held if message.seq == deadly]
+    assert sum(len(held) for held in topics.values()) == len(stored) - 1 + len(in_topics)
+    # Kafka may have it twice: itself, published before the tracker died of it, and then the letter.
+    assert 1 <= len(in_topics) <= (2 if dies == "bridge.core.peek" else 1)
     (in_stream,) = (message for message in streamed if message.seq == deadly)
-    (in_topic,) = (m for held in topics.values() for m in held if m.seq == deadly)
-    for message, place in (
-        (in_stream, f"{sinks.name}.dead-letter.quarantined"),
-        (in_topic, f"{sinks.name}.dead-letter"),
-    ):
-        if message.place == place:
+    for message in (in_stream, *in_topics):
+        if message.kind == "dead-letter":
             _is_of(poison, message, deadly)
         else:
             assert dies == "bridge.core.peek"
