@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             bounds=_bounds(settings.tracker),
             flight=journal.flight,
             aside=aside,
-            make_way=partial(_make_way, intake, lanes),
+            make_way=intake.make_way,
         )
         if journal.cut_off:
             _tell_cut_off(journal.cut_off, metrics, intake, settings.network)
@@ -236,15 +236,6 @@ async def _receive(
         udp, port = await until.enter_async_context(open_udp(settings, port, intake, metrics))
         tasks.start("udp", udp.watch())
     return port
-
-
-async def _make_way(intake: Intake, lanes: tuple[Lane, ...], seconds: float) -> None:
-    """Return when little waits to be committed and nothing to be published, or after so long."""
-    await intake.make_way()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            for lane in lanes:
-                await lane.at_rest.wait()
 
 
 async def _flush(journal: Journal) -> None:

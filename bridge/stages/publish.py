@@ -89,9 +89,6 @@ class Lane:
         self._ahead: Iterator[Group] = iter(())
         """Portions that were read, and are not yet gathered."""
         self._repeats = Repeats()
-        self.at_rest = asyncio.Event()
-        """Set while it has nothing to publish, or nowhere to."""
-        self.at_rest.set()
         metrics.watch_sink(sink.name, lambda: self.lag, lambda: self.lag_seconds)
 
     @property
@@ -204,9 +201,7 @@ class Lane:
                     await self._acknowledged(sending)
                     sending = None
                 if journal.head <= after:
-                    self.at_rest.set()
                     await self._grown(after)
-                self.at_rest.clear()
                 batch = await self._gather(after)
                 if batch.fits and batch.messages:
                     await self._sink.prepare(batch.messages)
@@ -219,7 +214,6 @@ class Lane:
                     await self._acknowledged(sending)
                     sending = None
         finally:
-            self.at_rest.set()
             if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)

@@ -42,8 +42,6 @@ READER = "tracker"
 _STEP_BYTES = 1024 * 1024
 """More is read back from the disk no faster, and is memory when the tracker has made way for long."""
 _COMMIT_SECONDS = 1
-_BEHIND_SECONDS = 2
-"""For so long it lets others go first while it is behind; then it takes its turn like all others."""
 _MOST_SEEN = 4_000
 """Events seen that are handed over at a time: that takes two milliseconds."""
 _LARGE_BYTES = 64 * 1024
@@ -72,11 +70,11 @@ class Tracker:
         retry_seconds: float = 0.5,
         flight: Flight | None = None,
         aside: Aside | None = None,
-        make_way: Callable[[float], Awaitable[None]] = lambda _: asyncio.sleep(0),
+        make_way: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
     ) -> None:
         """Take up the state that the journal has.
 
-        `make_way` lets others go first, for so many seconds; nothing waits for the tracker.
+        `make_way` lets what cannot wait go first; nothing waits for the tracker.
         `gather_seconds` is how long what is said is gathered: a sync for every block that is
         replayed would be one more that live events wait for.
         """
@@ -95,7 +93,6 @@ class Tracker:
         self._heights = Heights(items, now, bounds)
         self._receipts = Receipts(items, now, fetch=self._item, grace=bounds.grace)
         self._read = self._committed = journal.position(READER)
-        self._behind_since: float | None = None
         self._committed_at = now
         self._said: list[Run] = []
         """What came of it all and is not yet committed."""
@@ -187,9 +184,7 @@ class Tracker:
                 woken.cancel()
                 await asyncio.gather(grown, woken, return_exceptions=True)
         if self._journal.head <= self._read:
-            self._behind_since = None
             return []
-        self._behind_since = self._behind_since or time.monotonic()
         return await self._journal.read(self._read, _STEP_BYTES)
 
     async def _turn(self) -> None:
@@ -209,14 +204,9 @@ class Tracker:
     async def _track(self, group: Group) -> None:
         seq = group.first
         for run in group.runs:
-            # No step holds the loop for more than a run. What comes in a burst is published first.
+            # Receiving comes first: no step holds the loop for more than a run.
             with self._flight.waiting():
-                patience = 0.0
-                if len(run.frames) <= LARGE_BYTES:
-                    # A large one is memory for as long as it waits.
-                    behind = time.monotonic() - (self._behind_since or 0)
-                    patience = max(0, _BEHIND_SECONDS - behind)
-                await self._make_way(patience)
+                await self._make_way()
             if seq + run.records - 1 > self._read:
                 kind, _, number = run.peer.partition("/")
                 if kind == OWN_PEER:

@@ -56,7 +56,7 @@ class Figures(NamedTuple):
     accepted: float
     published: float
     tracked: float
-    """Accounted for, in the end: what comes in a burst is published first."""
+    """Accounted for, in the end: the tracker may be behind the lanes."""
     megabytes: float
     cpu: float
     """Seconds for 100,000 events, until all is published and tracked."""

@@ -24,8 +24,8 @@ one machine:
 The bridge runs as one process on one core, its journal synced at every commit; the brokers, the sender and
 the measuring share the others: ratios mean more than figures. The script is what one would write by hand
 (`tests/bench/reference.py`): an asyncio server that takes the same feed off a socket as well, on the bridge's
-core, without journal, headers or recovery. What comes in a burst is published before it is tracked, so that
-"tracked" is the rate at which all is done; the CPU counts all of it. "always" is a NATS server that syncs each write, as the embedded
+core, without journal, headers or recovery. "tracked" is the rate at which all is
+accounted for too; the CPU counts that. "always" is a NATS server that syncs each write, as the embedded
 one does.
 
 ## What is demanded, and what was measured

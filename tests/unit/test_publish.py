@@ -297,26 +297,6 @@ async def test_the_next_batch_is_prepared_while_one_is_under_way() -> None:
     assert bench.sequence == [1, 2, 3, 4, 5]
 
 
-async def test_it_is_at_rest_while_there_is_nothing_to_publish_or_nowhere_to() -> None:
-    bench = Bench()
-    assert bench.lane.at_rest.is_set()
-    bench.sink.answers.clear()
-    async with publishing(bench):
-        await until(lambda: bench.sink.is_open)
-        assert bench.lane.at_rest.is_set()
-        bench.accept(event(1))
-        await until(lambda: bench.sink.sent == 1)
-        assert not bench.lane.at_rest.is_set()
-        bench.sink.openings.extend([SinkUnavailable("down")] * 1_000)
-        bench.sink.sendings.append(SinkUnavailable("down"))
-        bench.sink.answers.set()
-        await until(bench.lane.at_rest.is_set)
-        assert bench.lane.lag
-        bench.sink.openings.clear()
-        await bench.all_published()
-        await until(bench.lane.at_rest.is_set)
-
-
 async def test_nothing_is_prepared_behind_what_is_not() -> None:
     """It could overtake: what is too large is first stored beside, which takes time."""
     bench = Bench(ScriptedSink(broker_bytes=5_000), step_bytes=1)

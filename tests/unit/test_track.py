@@ -139,7 +139,7 @@ def tracker_of(
 async def test_what_cannot_wait_goes_first_at_each_run() -> None:
     journal, way, asked = MemoryJournal(), asyncio.Event(), 0
 
-    async def make_way(_seconds: float) -> None:
+    async def make_way() -> None:
         nonlocal asked
         asked += 1
         await way.wait()
@@ -155,29 +155,6 @@ async def test_what_cannot_wait_goes_first_at_each_run() -> None:
         way.set()
         await asyncio.wait_for(caught_up, 1)
     assert asked == 2
-
-
-async def test_others_go_first_for_two_seconds_of_being_behind() -> None:
-    journal, patience = MemoryJournal(), list[float]()
-
-    async def make_way(seconds: float) -> None:
-        patience.append(seconds)
-        assert tracker._behind_since is not None
-        # As if it had taken that long.
-        tracker._behind_since -= 1.2
-
-    tracker = Tracker(
-        journal, Metrics(), network="test", bounds=AT_ONCE, tick_seconds=0.001, make_way=make_way
-    )
-    runs = [Run(f"tcp/{number}", 5, 1, frame(b"")) for number in range(3)]
-    async with during(tracker.run()):
-        await journal.append(runs)
-        await tracker.caught_up()
-        await until(lambda: tracker._behind_since is None)
-        await journal.append(runs[:1])
-        await tracker.caught_up()
-    assert patience == pytest.approx([2, 0.8, 0, 2], abs=0.7)
-    assert patience[2] == 0
 
 
 async def _tracked(journal: MemoryJournal, *runs: Run) -> Metrics:
