@@ -10,13 +10,13 @@ written once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from bridge.core.native import native
 from bridge.model import Layout, Message
 
-__all__ = ["KafkaWire"]
+__all__ = ["KafkaWire", "record"]
 
 _MOST_LAYOUTS = 1_000
 _NONE = b"\x01"
@@ -88,6 +88,13 @@ class KafkaWire:
             len(constant) + 1 + len(layout.names),
         )
         return prepared
+
+
+def record(key: bytes, value: bytes, headers: Mapping[str, bytes]) -> bytes:
+    """Return a record that is alone in its batch."""
+    named = [_sized(name.encode()) + _sized(content) for name, content in headers.items()]
+    start = b"\0\0\0" + _sized(key) + _varint(len(value))
+    return _sized(b"".join((start, value, _varint(len(named)), *named)))
 
 
 def _varint(value: int) -> bytes:

@@ -1,24 +1,24 @@
 """Kafka, through aiokafka.
 
-Batches are written here, per partition, and handed over whole (`kafka_batch`): the client's own way,
-a future per record, costs ten times as much. One refused record spoils an idempotent producer for good
-(aiokafka issue 1017), and a send that failed may yet be in the log: so after any error the producer
-is thrown away, and the lane sends again, in order, from the first message not acknowledged.
+Batches are written here, per partition (`kafka_batch`), and sent by `kafka_producer`: the client's own
+way, a future per record, costs ten times as much. One refused record spoils an idempotent producer for
+good, for its numbers have a gap, and a send that failed may yet be in the log: so after any error the
+producer is thrown away, and the lane sends again, in order, from the first message not acknowledged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NoReturn
 
 import orjson
-from aiokafka import AIOKafkaProducer, errors as kafka
+from aiokafka import errors as kafka
 from aiokafka.conn import create_conn
 
 from bridge import log
-from bridge.core.kafkawire import KafkaWire
+from bridge.core.kafkawire import KafkaWire, record
 from bridge.core.kinds import by_kind
 from bridge.core.routing import Routes
 from bridge.errors import MessageRefused, SinkUnavailable
@@ -27,6 +27,7 @@ from bridge.settings import KafkaSettings
 from bridge.sinks.kafka_batch import HEADER_BYTES, WrittenBatch
 from bridge.sinks.kafka_connection import connection_options
 from bridge.sinks.kafka_errors import FAULTS, REFUSALS, in_our_terms
+from bridge.sinks.kafka_producer import Producer
 from bridge.sinks.kafka_tails import Place, read_ends
 from bridge.sinks.kafka_topics import Topic, Topics, partition_of
 
@@ -42,7 +43,7 @@ _AUDIT_SECONDS = 60
 
 _CHUNK_HEADROOM = 4_096
 _BUILT_BYTES = 1024 * 1024
-"""Of batches built at a stretch: fewer requests cost less, and nobody waits for longer than a few ms."""
+"""Of batches built at a stretch, so that nobody waits for longer than a few ms."""
 
 _Written = tuple[Place, WrittenBatch, list[Message]]
 """Where a batch goes, and what it holds."""
@@ -57,7 +58,7 @@ class KafkaSink:
         self._settings = settings
         self._routes = routes
         self._epoch = epoch.encode()
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Producer | None = None
         self._topics: dict[str, Topic] = {}
         self._wire = KafkaWire(self._epoch)
         self._batch_bytes = settings.batch_bytes
@@ -107,14 +108,8 @@ class KafkaSink:
         settings = self._settings
         smallest = min(topic.limit for topic in self._topics.values())
         self._batch_bytes = min(settings.batch_bytes, smallest)
-        self._producer = AIOKafkaProducer(
-            **connection_options(self._settings),
-            acks="all",
-            enable_idempotence=True,
-            max_batch_size=self._batch_bytes,
-            max_request_size=settings.max_message_bytes,
-        )
-        await asyncio.wait_for(self._producer.start(), settings.timeout_seconds)
+        self._producer = Producer(connection_options(self._settings))
+        await asyncio.wait_for(self._producer.start(self._topics), settings.timeout_seconds)
 
     @property
     def mark(self) -> bytes | None:
@@ -163,7 +158,7 @@ class KafkaSink:
                 raise SinkUnavailable("the Kafka producer is closed")
             try:
                 async with asyncio.timeout(_ASK_SECONDS):
-                    await self._producer.client.fetch_all_metadata()
+                    await self._producer.ask()
                     if time.monotonic() - self._audited >= _AUDIT_SECONDS:
                         await self._audit()
             except (kafka.KafkaError, OSError, TimeoutError) as error:
@@ -180,7 +175,7 @@ class KafkaSink:
     async def prepare(self, messages: Sequence[Message]) -> None:
         """See `ports.Sink`: the batches, unless some of the messages may be there already."""
         if not self._there:
-            self._prepared = messages, list(self._write(messages))
+            self._prepared = messages, await self._written(messages)
 
     async def publish(self, messages: Sequence[Message]) -> int:
         """See `ports.Sink`: it had those that `standing` found to be there."""
@@ -193,7 +188,7 @@ class KafkaSink:
             if self._there:
                 fresh = [message for message in messages if not self._has(message)]
             count = len(fresh)
-            failed = await self._send(self._write(fresh))
+            failed = await self._send(await self._written(fresh))
         if failed:
             # Perhaps a limit was lowered, and they fit into smaller batches.
             failed = await self._send_anew(failed)
@@ -207,7 +202,7 @@ class KafkaSink:
     async def _send_anew(self, messages: list[Message]) -> list[Message]:
         await self.close()
         await self.open()
-        return await self._send(self._write(sorted(messages, key=_number)))
+        return await self._send(await self._written(sorted(messages, key=_number)))
 
     def _has(self, message: Message) -> bool:
         place = self._place(message)
@@ -216,28 +211,18 @@ class KafkaSink:
         self._there.pop(place, None)
         return False
 
-    async def _send(self, batches: Iterable[_Written]) -> list[Message]:
+    async def _send(self, batches: list[_Written]) -> list[Message]:
         """Send `batches`; where one was refused, return all that was not acknowledged."""
         producer = self._producer
         if producer is None:
             raise SinkUnavailable("the Kafka producer is closed")
-        sent: list[tuple[Place, list[Message]]] = []
-        futures = []
-        built = 0
         with in_our_terms():
             async with asyncio.timeout(self._settings.timeout_seconds):
-                for place, batch, held in batches:
-                    futures.append(await producer.send_batch(batch, place[0], partition=place[1]))
-                    sent.append((place, held))
-                    built += batch.size()
-                    if built > _BUILT_BYTES:
-                        built = 0
-                        await asyncio.sleep(0)
-                results = await asyncio.gather(*futures, return_exceptions=True)
-            for (place, held), result in zip(sent, results, strict=True):
-                if not isinstance(result, BaseException) and result.offset >= 0:
-                    self._note(place, result.offset, len(held))
-            errors = [result for result in results if isinstance(result, BaseException)]
+                outcomes = await producer.send([(place, batch) for place, batch, _ in batches])
+            for (place, _, held), outcome in zip(batches, outcomes, strict=True):
+                if isinstance(outcome, int) and outcome >= 0:
+                    self._note(place, outcome, len(held))
+            errors = [outcome for outcome in outcomes if not isinstance(outcome, int)]
             refusals = [error for error in errors if isinstance(error, REFUSALS)]
             if errors and not refusals:
                 raise errors[0]
@@ -248,8 +233,8 @@ class KafkaSink:
         # otherwise at the same time is sent again too.
         return [
             message
-            for (_, held), result in zip(sent, results, strict=True)
-            if isinstance(result, BaseException)
+            for (_, _, held), outcome in zip(batches, outcomes, strict=True)
+            if not isinstance(outcome, int)
             for message in held
         ]
 
@@ -276,6 +261,17 @@ class KafkaSink:
                     parts.setdefault(self._place(message), []).append(message)
         return parts
 
+    async def _written(self, messages: Sequence[Message]) -> list[_Written]:
+        batches: list[_Written] = []
+        built = 0
+        for each in self._write(messages):
+            batches.append(each)
+            built += each[1].size
+            if built > _BUILT_BYTES:
+                built = 0
+                await asyncio.sleep(0)
+        return batches
+
     def _write(self, messages: Sequence[Message]) -> Iterator[_Written]:
         """Yield batches that hold `messages`, in the order of each partition."""
         now = int(time.time() * 1000)
@@ -295,44 +291,31 @@ class KafkaSink:
             raise SinkUnavailable("the Kafka producer is closed")
         size = self._topics[self._admin.large].limit - _CHUNK_HEADROOM
         chunks = [message.data[at : at + size] for at in range(0, len(message.data), size)]
+        key = message.id.encode()
         offsets = []
         with in_our_terms():
             for number, chunk in enumerate(chunks, 1):
-                builder = producer.create_batch()
-                headers = [
-                    ("ce_id", message.id.encode()),
-                    ("bridge-chunk", b"%d/%d" % (number, len(chunks))),
-                ]
-                builder.append(
-                    timestamp=int(time.time() * 1000),
-                    key=message.id.encode(),
-                    value=chunk,
-                    headers=headers,
-                )
+                headers = {"ce_id": key, "bridge-chunk": b"%d/%d" % (number, len(chunks))}
+                now = int(time.time() * 1000)
+                batch = WrittenBatch(record(key, chunk, headers), 1, now, "none")
                 async with asyncio.timeout(self._settings.timeout_seconds):
-                    sent = await producer.send_batch(builder, self._admin.large, partition=0)
-                    offsets.append((await sent).offset)
+                    (outcome,) = await producer.send([((self._admin.large, 0), batch)])
+                if not isinstance(outcome, int):
+                    raise outcome
+                offsets.append(outcome)
         listed = ",".join(str(offset) for offset in offsets)
         return f"kafka:///{self._admin.large}/0?offsets={listed}"
 
     async def close(self) -> None:
-        """See `ports.Sink`.
-
-        A producer that has something left to send hangs in `stop` (aiokafka issue 1101), and one
-        that is merely forgotten goes on, and sends its batches when the broker is back: so its
-        sender is ended first. `tests/contract/test_kafka_private.py` holds that.
-        """
+        """See `ports.Sink`."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        # It warns when it is collected unclosed.
-        producer._closed = True  # noqa: SLF001
-        for end in (producer._sender.close, producer.client.close):  # noqa: SLF001
-            try:
-                async with asyncio.timeout(_CLOSE_SECONDS / 2):
-                    await end()
-            except Exception as error:  # noqa: BLE001  (whatever it is, the producer is let go)
-                _log.debug("producer not closed in order", error=str(error))
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await producer.close()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the producer is let go)
+            _log.debug("producer not closed in order", error=str(error))
 
 
 def _named(name: str) -> Place:

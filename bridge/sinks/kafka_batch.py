@@ -1,8 +1,4 @@
-"""A batch of records that is written already, in the place of aiokafka's own builder.
-
-aiokafka's accumulator asks its builders for no more than is here; it is not part of its public
-interface, and `tests/contract/test_kafka_private.py` fails when that changes.
-"""
+"""A batch of records that is written already: compressed, and numbered when it is sent."""
 
 from __future__ import annotations
 
@@ -79,35 +75,18 @@ class WrittenBatch:
             if len(smaller) < len(records):
                 self._codec, records = number, smaller
         self._records = records
-        self._count = count
         self._at = at
-        self._producer = (-1, -1, 0)
-        self._whole: bytes | None = None
+        self.count = count
 
-    def record_count(self) -> int:
-        """How many records it holds."""
-        return self._count
-
+    @property
     def size(self) -> int:
         """How many bytes it has."""
         return HEADER_BYTES + len(self._records)
 
-    def closed(self) -> bool:
-        """Say that nothing more is added to it."""
-        return True
-
-    def close(self) -> None:
-        """Do nothing: it is."""
-
-    def _set_producer_state(self, producer_id: int, producer_epoch: int, sequence: int) -> None:
-        self._producer = producer_id, producer_epoch, sequence
-        self._whole = None
-
-    def _build(self) -> bytes:
-        if self._whole is None:
-            times, last = (self._at, self._at), self._count - 1
-            rest = _REST.pack(self._codec, last, *times, *self._producer, self._count)
-            checksum = google_crc32c.extend(google_crc32c.value(rest), self._records)
-            start = _START.pack(0, _COUNTED + len(self._records), -1, 2, checksum)
-            self._whole = b"".join((start, rest, self._records))
-        return self._whole
+    def parts(self, producer: int, epoch: int, sequence: int) -> tuple[bytes, bytes]:
+        """Return header and records, from a producer with that id; `sequence` is the first's number."""
+        times, last = (self._at, self._at), self.count - 1
+        rest = _REST.pack(self._codec, last, *times, producer, epoch, sequence, self.count)
+        checksum = google_crc32c.extend(google_crc32c.value(rest), self._records)
+        start = _START.pack(0, _COUNTED + len(self._records), -1, 2, checksum)
+        return start + rest, self._records

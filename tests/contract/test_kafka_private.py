@@ -1,7 +1,7 @@
 """What of aiokafka is private and the sink relies on.
 
-Ending a producer that has things to send: when that fails after an update, `KafkaSink.close` must
-follow. What its accumulator asks of a batch: then `kafka_batch` must.
+What its connection asks of a request: when that fails after an update, `kafka_producer` must follow.
+What a batch is: then `kafka_batch` must. And that nothing is sent by a producer that was closed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import asyncio
 import time
 
 import pytest
+from aiokafka.errors import UnsupportedVersionError
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.produce import ProduceRequest
 
 from bridge.core.kafkawire import KafkaWire
 from bridge.sinks.kafka_batch import WrittenBatch
+from bridge.sinks.kafka_producer import _Produce
 from tests.brokers.kafka import KafkaBroker
 from tests.contract.stand import EPOCH, KafkaStand, opened, rendered
 from tests.support.maker import Maker
@@ -99,7 +102,27 @@ def test_a_written_batch_is_what_aiokafkas_own_builder_makes() -> None:
         key = message.key.encode() if message.key is not None else None
         theirs.append(timestamp=at, key=key, value=message.data, headers=headers)
     ours = WrittenBatch(records, count, at, "none")
-    assert (ours.record_count(), ours.size()) == (theirs.record_count(), theirs.size())
-    for batch in (ours, theirs):
-        batch._set_producer_state(11, 12, 13)
-    assert ours._build() == bytes(theirs._build())
+    assert (ours.count, ours.size) == (theirs.record_count(), theirs.size())
+    theirs._set_producer_state(11, 12, 13)
+    assert b"".join(ours.parts(11, 12, 13)) == bytes(theirs._build())
+
+
+def test_a_request_is_what_aiokafkas_own_would_be() -> None:
+    parts = {("a", 0): (b"head", b"records"), ("b", 1): (b"", b"x"), ("a", 2): (b"h", b"")}
+    ours = _Produce(parts, 4_711).prepare({0: (3, 12)})
+    topics = [("a", [(0, b"headrecords"), (2, b"h")]), ("b", [(1, b"x")])]
+    asked = ProduceRequest(transactional_id=None, required_acks=-1, timeout=4_711, topics=topics)
+    theirs = asked.prepare({0: (3, 12)})
+    sent = [
+        each.build_request_header(correlation_id=8, client_id="us").encode() + each.encode()
+        for each in (ours, theirs)
+    ]
+    assert sent[0] == sent[1]
+    assert ours.RESPONSE_TYPE is theirs.RESPONSE_TYPE
+    assert "bytes" in repr(ours)
+
+
+@pytest.mark.parametrize("versions", [(0, 2), (8, 12)])
+def test_a_broker_of_another_time_is_told(versions: tuple[int, int]) -> None:
+    with pytest.raises(UnsupportedVersionError):
+        _Produce({}, 1_000).prepare({0: versions})
