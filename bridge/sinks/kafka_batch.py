@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import cramjam
 import google_crc32c
+import lz4.frame
 
 __all__ = ["HEADER_BYTES", "WrittenBatch"]
 
@@ -22,43 +22,18 @@ HEADER_BYTES = _START.size + _REST.size
 _COUNTED = HEADER_BYTES - 12
 """Bytes of the header that the length counts: all behind itself."""
 
-
-_LZ4_START = {
-    64 * 1024: b"\x04\x22\x4d\x18\x60\x40\x82",
-    256 * 1024: b"\x04\x22\x4d\x18\x60\x50\xfb",
-    1024 * 1024: b"\x04\x22\x4d\x18\x60\x60\x51",
+_LZ4 = {
+    "compression_level": -3,
+    "block_size": lz4.frame.BLOCKSIZE_MAX1MB,
+    "block_linked": False,
+    "store_size": False,
 }
-"""By the size of the largest block, how an LZ4 frame begins that has independent blocks (Kafka reads no
-others, KIP-57) and no checksums but that of these bytes: magic, flags, size, checksum."""
-
-_LZ4_BLOCK = struct.Struct("<I")
-_LZ4_RAW = 0x80000000
-"""In a block's size: it is not compressed."""
-
-
-def _lz4(data: bytes) -> bytes:
-    """Return `data` as an LZ4 frame, of one block if it is not large; or as it is, if that is smaller.
-
-    The library's own frames have blocks of 64 KB only. Those of hashes as hex digits take five times as
-    long, and are a fifteenth smaller (docs/decisions/0012).
-    """
-    room = next((size for size in _LZ4_START if len(data) <= size), max(_LZ4_START))
-    parts: list[Any] = [_LZ4_START[room]]
-    for at in range(0, len(data), room):
-        raw = data[at : at + room]
-        block = cramjam.lz4.compress_block(raw, store_size=False)
-        if len(block) < len(raw):
-            parts += _LZ4_BLOCK.pack(len(block)), block
-        else:
-            parts += _LZ4_BLOCK.pack(len(raw) | _LZ4_RAW), raw
-    parts.append(_LZ4_BLOCK.pack(0))
-    # What does not become smaller is not put together, for it is sent as it is.
-    return b"".join(parts) if sum(map(len, parts)) < len(data) else data
-
+"""Kafka reads no frames but those of independent blocks, and wants no checksums of what it holds (KIP-57).
+What the level and the size are worth: docs/decisions/0012."""
 
 _CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
     "gzip": (1, lambda data: gzip.compress(data, 1)),
-    "lz4": (3, _lz4),
+    "lz4": (3, lambda data: lz4.frame.compress(data, **_LZ4)),
     "zstd": (4, lambda data: bytes(cramjam.zstd.compress(data, level=1))),
 }
 """By the setting's word: the number in the attributes, and the codec."""

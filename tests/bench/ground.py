@@ -26,10 +26,9 @@ from tests.support.consumers import nats_client
 __all__ = ["MB", "Figures", "Ground", "Options", "environ_of", "median", "sending"]
 
 MB = 1_000_000
-_SHARE = 0.02
-"""Of the time so far, for which a run's end may go unnoticed: asking costs the bridge."""
 _POLL_SECONDS = 0.01, 1.0
-"""The shortest and the longest time between two looks."""
+"""The shortest and the longest time between two looks. Asking costs the bridge: so it is asked when half
+of what is left must be done, as fast as it was so far."""
 _STUCK_SECONDS = 60
 """A run in which nothing moves for so long has failed."""
 _BYTES = {"commit": 100 * MB, "mix": 150 * MB, "reveal": 300 * MB, "block": 200 * MB}
@@ -212,11 +211,15 @@ def _until(bridge: BenchBridge, count: int, *, publishes: bool) -> tuple[float, 
     accepted_at = 0.0
     began = moved_at = time.perf_counter()
     last = -1, -1
+    shortest, longest = _POLL_SECONDS
+    wait = shortest
     while True:
-        shortest, longest = _POLL_SECONDS
-        time.sleep(min(longest, shortest + _SHARE * (time.perf_counter() - began)))
+        time.sleep(wait)
         progress = bridge.progress()
         now = time.perf_counter()
+        ahead = progress.published if accepted_at else progress.accepted
+        wait = (count - ahead) * (now - began) / max(1, ahead) / 2
+        wait = min(longest, max(shortest, wait))
         if progress != last:
             last, moved_at = progress, now
         elif now - moved_at > _STUCK_SECONDS:
