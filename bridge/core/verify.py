@@ -241,14 +241,14 @@ class _Examination:
         """Check the entries against their chains by hash."""
         missing = set(wanted)
         for claimed in self._message.entryBlockEntries:
-            shown = claimed.hash[:HASH_BYTES].hex()
-            missing.discard(claimed.hash)
-            if wanted.get(claimed.hash) != claimed.chainID:
-                self.failed("entry", f"{shown} is not listed for its chain")
-            elif Entry.hash_of_message(claimed) == claimed.hash:
+            hash_ = claimed.hash
+            missing.discard(hash_)
+            if wanted.get(hash_) != claimed.chainID:
+                self.failed("entry", f"{hash_[:HASH_BYTES].hex()} is not listed for its chain")
+            elif Entry.hash_of_message(claimed) == hash_:
                 continue
             elif claimed.content or claimed.externalIDs or claimed.version:
-                self.failed("entry", f"{shown} is not the hash of the entry")
+                self.failed("entry", f"{hash_[:HASH_BYTES].hex()} is not the hash of the entry")
             else:
                 self._unprovable("entry")
         for each in missing:

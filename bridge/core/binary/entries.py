@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,16 +31,11 @@ class Entry:
     @property
     def raw(self) -> bytes:
         """The binary form."""
-        return self._head() + self.content
-
-    def _head(self) -> bytes:
-        names = b"".join([number(len(each), 2) + each for each in self.external_ids])
-        head = number(self.version, 1) + exactly(self.chain_id)
-        return head + number(len(names), 2) + names
+        return _head(self.version, self.chain_id, self.external_ids) + self.content
 
     def hash(self) -> bytes:
         """Return the hash by which commits and entry blocks name the entry."""
-        return entry_hash(self._head(), self.content)
+        return entry_hash(_head(self.version, self.chain_id, self.external_ids), self.content)
 
     @classmethod
     def parse(cls, raw: bytes) -> Entry:
@@ -75,15 +70,20 @@ class Entry:
             DecodeError: a field holds what no entry can.
         """
         entry = cls(message.chainID, tuple(message.externalIDs), message.content, message.version)
-        entry._head()  # Refuses what does not fit its field.
+        # Refuses what does not fit its field.
+        _head(entry.version, entry.chain_id, entry.external_ids)
         return entry
 
     @classmethod
     def hash_of_message(cls, message: pb.EntryBlockEntry) -> bytes:
         """Return the hash of the entry that `message` tells. Raises: as `of_message`."""
-        return cls(
-            message.chainID, tuple(message.externalIDs), message.content, message.version
-        ).hash()
+        head = _head(message.version, message.chainID, message.externalIDs)
+        return entry_hash(head, message.content)
+
+
+def _head(version: int, chain_id: bytes, external_ids: Iterable[bytes]) -> bytes:
+    names = b"".join([number(len(each), 2) + each for each in external_ids])
+    return b"".join((number(version, 1), exactly(chain_id), number(len(names), 2), names))
 
 
 def reveal(entry: Entry, at: int) -> EntryReveal:
