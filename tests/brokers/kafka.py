@@ -1,4 +1,4 @@
-"""A real Kafka broker of one node, for one test."""
+"""A real Kafka broker for one test: a cluster of one node, or one more beside it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class KafkaBroker(Broker):
     `bootstrap` is always without TLS and log-in: tests read back through it. With `secure` there
     is a second listener, `secure_bootstrap`, of that protocol. `users` (name to password) may log
     in there with PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; keys and certificates come as properties
-    that begin with `listener.name.secure.`. `properties` go over everything else.
+    that begin with `listener.name.secure.`. `properties` go over everything else. `beside` is the
+    one whose cluster this one joins, as a broker only.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class KafkaBroker(Broker):
         properties: Mapping[str, str] | None = None,
         secure: Literal["SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = None,
         users: Mapping[str, str] | None = None,
+        beside: KafkaBroker | None = None,
     ) -> None:
         super().__init__(folder, "kafka")
         self.bootstrap = f"{HOST}:{self.port}"
         self.secure_bootstrap = f"{HOST}:{free_port()}"
-        self._controller = f"{HOST}:{free_port()}"
+        self._beside = beside
+        self._controller: str = beside._controller if beside else f"{HOST}:{free_port()}"
         self._secure = secure
         self._users = users or {}
         self._data = folder / "data"
@@ -101,13 +104,14 @@ class KafkaBroker(Broker):
                 f"{prefix}.scram-sha-256.sasl.jaas.config": scram,
                 f"{prefix}.scram-sha-512.sasl.jaas.config": scram,
             }
+        controls = f",CONTROLLER://{self._controller}"
         return {
-            "process.roles": "broker,controller",
-            "node.id": "1",
+            "process.roles": "broker" if self._beside else "broker,controller",
+            "node.id": "2" if self._beside else "1",
             "controller.quorum.voters": f"1@{self._controller}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
-            "listeners": f"{listeners},CONTROLLER://{self._controller}",
+            "listeners": listeners if self._beside else listeners + controls,
             "advertised.listeners": listeners,
             "listener.security.protocol.map": protocols,
             "log.dirs": str(self._data),
