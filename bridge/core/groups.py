@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bridge.core.framing import frame
 from bridge.model import Group, Kind, RecordType, Run
 
-__all__ = ["Row", "framing_run", "own_run", "pack", "unpack"]
+__all__ = ["Frames", "Row", "framing_run", "own_run", "pack", "unpack"]
 
 _RUN = struct.Struct("<qIIB")
 _NUMBERS = struct.Struct("<QI")
@@ -29,13 +29,24 @@ Checksum = Callable[[int, bytes], int]
 """Continues a CRC32C: (checksum so far, bytes) -> checksum."""
 
 
-class Row(NamedTuple):
+class Frames(Protocol):
+    """Bytes that may be somewhere else, and come in slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+
+F = TypeVar("F", bound=Frames)
+
+
+class Row(NamedTuple, Generic[F]):
     """One row of the journal's table of groups."""
 
     first: int
     records: int
     head: bytes
-    frames: bytes
+    frames: F
     checksum: int
 
 
@@ -51,7 +62,7 @@ def framing_run(peer: str, reason: str, sample: bytes, received_ns: int) -> Run:
     return Run(peer, received_ns, 1, frame(payload, RecordType.FRAMING))
 
 
-def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row:
+def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row[bytes]:
     """Return the row that holds `runs`, whose first record has the number `first`."""
     parts = []
     for run in runs:
@@ -63,7 +74,7 @@ def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row:
     return Row(first, count, head, frames, _checksum(first, count, head, frames, extend))
 
 
-def unpack(row: Row, last: int, extend: Checksum) -> Group:
+def unpack(row: Row[F], last: int, extend: Checksum) -> Group:
     """Return the group that `row` holds, or a damaged one of the same numbers.
 
     `last` is where the next row says that it ends: its own count may be what is damaged.
@@ -71,17 +82,30 @@ def unpack(row: Row, last: int, extend: Checksum) -> Group:
     first, count, head, frames, checksum = row
     if last != first + count - 1 or not 0 < count <= _MOST_RECORDS:
         return Group(first, last, (), f"{count} records are told where {last - first + 1} must be")
-    if checksum != _checksum(first, count, head, frames, extend):
-        return Group(first, last, (), "the checksum does not match")
-    runs, at, taken = [], 0, 0
-    while at < len(head):
-        received_ns, records_, size, peer_size = _RUN.unpack_from(head, at)
-        at += _RUN.size
-        peer = head[at : at + peer_size].decode()
-        at += peer_size
-        runs.append(Run(peer, received_ns, records_, frames[taken : taken + size]))
+    found = extend(extend(0, _NUMBERS.pack(first, count)), head)
+    runs, taken = [], 0
+    for received_ns, records_, size, peer in _told(head, len(frames)):
+        part = frames[taken : taken + size]
+        found = extend(found, part)
+        runs.append(Run(peer, received_ns, records_, part))
         taken += size
+    if found != checksum or taken != len(frames):
+        return Group(first, last, (), "the checksum does not match")
     return Group(first, last, tuple(runs))
+
+
+def _told(head: bytes, size: int) -> list[tuple[int, int, int, str]]:
+    """Return what `head` tells of runs of `size` bytes in all; nothing where it is damaged."""
+    told, at = [], 0
+    try:
+        while at < len(head):
+            received_ns, records_, length, peer_size = _RUN.unpack_from(head, at)
+            at += _RUN.size
+            told.append((received_ns, records_, length, head[at : at + peer_size].decode()))
+            at += peer_size
+    except (struct.error, UnicodeDecodeError):
+        return []
+    return told if sum([length for _, _, length, _ in told]) == size else []
 
 
 def _checksum(first: int, count: int, head: bytes, frames: bytes, extend: Checksum) -> int:

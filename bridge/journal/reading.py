@@ -70,8 +70,8 @@ class JournalFile:
             after = rows[-1].first
             told(after)
 
-    def _step(self, after: int, most_bytes: int) -> list[Row]:
-        rows: list[Row] = []
+    def _step(self, after: int, most_bytes: int) -> list[Row[bytes]]:
+        rows: list[Row[bytes]] = []
         # Closed, so that the transaction ends with the step.
         with closing(self._connection.execute(_ROWS, (after,))) as cursor:
             for first, count, checksum, head, frames in cursor:
@@ -105,5 +105,5 @@ def open_file(folder: Path) -> Iterator[JournalFile]:
         raise StorageDamaged(f"the journal cannot be read: {error}") from error
 
 
-def _group(row: Row) -> Group:
+def _group(row: Row[bytes]) -> Group:
     return unpack(row, row.first + row.records - 1, google_crc32c.extend)

@@ -17,7 +17,18 @@ from bridge.errors import StorageDamaged
 from bridge.journal.file import one, refuse
 from bridge.model import Run
 
-__all__ = ["ITEM", "ITEMS", "MOVE", "READ", "checkpoints", "inherited", "oldest", "parts", "row_of"]
+__all__ = [
+    "ITEM",
+    "ITEMS",
+    "MOVE",
+    "READ",
+    "StoredFrames",
+    "checkpoints",
+    "inherited",
+    "oldest",
+    "parts",
+    "row_of",
+]
 
 _LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
 
@@ -26,12 +37,13 @@ ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
 """The state of a reader, and one part of it."""
 
 READ = """
-SELECT first, count, checksum, head, frames,
+SELECT first, count, checksum, head, iif(typeof(frames) = 'blob', length(frames), -1),
     (SELECT min(other.first) FROM groups AS other WHERE other.first > groups.first)
 FROM groups
 WHERE first >= coalesce((SELECT max(first) FROM groups WHERE first <= ?), 0)
 ORDER BY first"""
-"""The groups from the one on that holds a record, each with the number at which the next one begins."""
+"""The groups from the one on that holds a record, each with the size of its frames, -1 where they are
+damaged, and the number at which the next one begins."""
 
 MOVE = (
     "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"
@@ -101,9 +113,46 @@ def inherited(connection: apsw.Connection) -> tuple[int, int]:
     return 0, head
 
 
-def row_of(first: int, count: Any, checksum: Any, head: Any, frames: Any) -> Row:
+class StoredFrames:
+    """The frames of one row after the other: read from the file in slices, each copied once."""
+
+    def __init__(self, reader: apsw.Connection) -> None:
+        self._reader = reader
+        self._blob: apsw.Blob | None = None
+        self._size = 0
+
+    def of(self, first: int, size: int) -> StoredFrames | None:
+        """Return those of the row that begins with the record `first`; the row before is let go of.
+
+        None where they are damaged, which `size` tells.
+        """
+        if size < 0:
+            return None
+        self._size = size
+        if self._blob is None:
+            self._blob = self._reader.blob_open("main", "groups", "frames", first, writeable=False)
+        else:
+            self._blob.reopen(first)
+        return self
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        assert self._blob is not None
+        start, stop, _ = part.indices(self._size)
+        self._blob.seek(start)
+        return self._blob.read(stop - start)
+
+    def close(self) -> None:
+        """Let go of the last row, and so of the transaction."""
+        if self._blob is not None:
+            self._blob.close()
+
+
+def row_of(first: int, count: Any, checksum: Any, head: Any, frames: Any) -> Row[Any]:
     """Return a row as it was read. Damage can make any column another type: it tells no records."""
-    columns = ((count, int), (checksum, int), (head, bytes), (frames, bytes))
+    columns = ((count, int), (checksum, int), (head, bytes), (frames, (bytes, StoredFrames)))
     if not all(isinstance(value, type_) for value, type_ in columns):
         return Row(first, 0, b"", b"", 0)
     return Row(first, count, head, frames, checksum)

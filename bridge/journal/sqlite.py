@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,21 +114,23 @@ class Journal:
 
     def _read(self, after: int, max_bytes: int) -> list[Group]:
         groups: list[Group] = []
-        size = 0
+        taken = 0
         try:
-            for *columns, follower in self._reader.execute(rows.READ, (after + 1,)):
-                row = rows.row_of(*columns)
-                if follower is not None:
-                    last = follower - 1
-                else:
-                    inherited = row.first == self._last_row
-                    last = self._head_then if inherited else row.first + row.records - 1
-                if last <= after:
-                    continue
-                size += len(row.frames)
-                if groups and size > max_bytes:
-                    break
-                groups.append(unpack(row, last, google_crc32c.extend))
+            with closing(rows.StoredFrames(self._reader)) as stored:
+                found = self._reader.execute(rows.READ, (after + 1,))
+                for first, count, checksum, head, size, follower in found:
+                    row = rows.row_of(first, count, checksum, head, stored.of(first, size))
+                    if follower is not None:
+                        last = follower - 1
+                    else:
+                        inherited = row.first == self._last_row
+                        last = self._head_then if inherited else row.first + row.records - 1
+                    if last <= after:
+                        continue
+                    taken += len(row.frames)
+                    if groups and taken > max_bytes:
+                        break
+                    groups.append(unpack(row, last, google_crc32c.extend))
         except apsw.Error as error:
             raise StorageDamaged(f"the journal cannot be read: {error}") from error
         return groups

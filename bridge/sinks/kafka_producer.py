@@ -61,10 +61,9 @@ class Producer:
         await self._client.set_topics(topics)
         while True:
             node = self._client.get_random_node()
-            # No transactions: so their timeout is none either.
-            request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=0)
             try:
-                answer = await self._client.send(node, request)
+                # No transactions: so their timeout is none either.
+                answer = await self._client.send(node, InitProducerIdRequest(None, 0))
                 if answer.error_code:
                     raise kafka.for_code(answer.error_code)
             except kafka.KafkaError as error:

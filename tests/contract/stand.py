@@ -9,7 +9,6 @@ from itertools import count
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from nats.js.api import DiscardPolicy, StreamConfig
 
 from bridge.core.render import Renderer
@@ -30,6 +29,7 @@ from tests.support.consumers import (
     read_stream,
     read_topics,
 )
+from tests.support.kafka_config import set_config
 
 __all__ = ["EPOCH", "KafkaStand", "NatsStand", "Stand", "kafka_admin", "opened", "rendered"]
 
@@ -152,11 +152,8 @@ class KafkaStand(Stand):
         return await fetch_from_kafka(self.broker.bootstrap, dataref)
 
     async def limit_messages(self, limit: int) -> None:
-        async with kafka_admin(self.broker) as admin:
-            name = f"{self.prefix}.entry-reveal"
-            await admin.alter_configs(
-                [ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": str(limit)})]
-            )
+        topic = f"{self.prefix}.entry-reveal"
+        await set_config(self.broker.bootstrap, topic, "max.message.bytes", str(limit))
 
     def places(self, messages: list[Message]) -> Iterator[tuple[str, list[Message]]]:
         for kind in dict.fromkeys(message.kind for message in messages):
