@@ -34,6 +34,7 @@ from bridge.pb.bridge.v1.gap_alert_pb2 import GapAlert
 from bridge.pb.eventmessages.factomEvents_pb2 import DirectoryBlockCommit
 from bridge.ports import Journal
 from bridge.stages.aside import Aside
+from bridge.stages.nice import nice_thread
 from bridge.stages.saying import OWN_PEER, said
 
 __all__ = ["READER", "Tracker"]
@@ -45,7 +46,7 @@ _COMMIT_SECONDS = 1
 _MOST_SEEN = 4_000
 """Events seen that are handed over at a time: that takes two milliseconds."""
 _LARGE_BYTES = 64 * 1024
-"""A block above this is hashed in a thread, for it takes milliseconds."""
+"""A block above this is hashed in a thread, for it takes milliseconds; the lanes come first."""
 
 _ACCOUNTED = {Verdict.NEW, Verdict.LATE, Verdict.REPEATED, Verdict.DOUBTED, Verdict.ADOPTED}
 
@@ -99,6 +100,7 @@ class Tracker:
         self._seen: list[int] = []
         self._notes: list[Note] = []
         self._woken, self._stepped = asyncio.Event(), asyncio.Event()
+        self._hashing = nice_thread("tracker")
         self.sought: Callable[[int, int], None] | None = None
         """Seeks heights; None where there is nobody who would fetch them."""
         metrics.watch_tracker(lambda: journal.head - self._read)
@@ -158,14 +160,17 @@ class Tracker:
 
     async def run(self) -> NoReturn:
         """Track until cancelled."""
-        while True:
-            for group in await self._groups():
-                for part in self._flight.each(Work.TRACKING, group):
-                    await self._track(part)
-                self._read = group.last
-            await self._turn()
-            stepped, self._stepped = self._stepped, asyncio.Event()
-            stepped.set()
+        try:
+            while True:
+                for group in await self._groups():
+                    for part in self._flight.each(Work.TRACKING, group):
+                        await self._track(part)
+                    self._read = group.last
+                await self._turn()
+                stepped, self._stepped = self._stepped, asyncio.Event()
+                stepped.set()
+        finally:
+            self._hashing.shutdown(wait=False)
 
     async def _groups(self) -> list[Group]:
         """Return the next groups; none after a while, and none at once where there is a note."""
@@ -286,7 +291,8 @@ class Tracker:
         below = self._heights.links_below(height)
         if size > _LARGE_BYTES:
             with self._flight.waiting():
-                found = await asyncio.to_thread(verify, message, below)
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self._hashing, verify, message, below)
         else:
             found = verify(message, below)
         now = time.monotonic()
