@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.errors import NodeNotReadyError
 
 from bridge.model import Message
 from bridge.ports import Sink
@@ -83,8 +87,11 @@ async def test_what_cannot_be_replicated_is_sent_again_until_it_can(
         await set_config(first.bootstrap, topic, "min.insync.replicas", "2")
         await sink.publish(messages[:100])
         second.kill()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while await _in_sync(first, topic) > 1:
+                await asyncio.sleep(0.1)
         sending = asyncio.create_task(sink.publish(messages[100:500]))
-        await asyncio.sleep(4)
+        await asyncio.sleep(1)
         assert not sending.done()
         await asyncio.to_thread(second.start)
         await sending
@@ -101,5 +108,18 @@ async def _publish(sink: Sink, messages: list[Message]) -> None:
 
 async def _led_by_second(broker: KafkaBroker, topic: str) -> int:
     async with kafka_admin(broker) as admin:
-        (told,) = await admin.describe_topics([topic])
-    return sum(each["leader"] == 2 for each in told["partitions"])
+        return sum(each["leader"] == 2 for each in await _partitions(admin, topic))
+
+
+async def _in_sync(broker: KafkaBroker, topic: str) -> float:
+    """Return how many replicas a partition has, or more while the client asks one that is gone."""
+    async with kafka_admin(broker) as admin:
+        with suppress(NodeNotReadyError):
+            return max(len(each["isr"]) for each in await _partitions(admin, topic))
+    return inf
+
+
+async def _partitions(admin: Any, topic: str) -> list[dict[str, Any]]:
+    (told,) = await admin.describe_topics([topic])
+    found: list[dict[str, Any]] = told["partitions"]
+    return found

@@ -57,6 +57,7 @@ _INTAKE = "tests/unit/test_intake.py::"
 _IDLE = "tests/contract/test_idle.py::"
 _EMBEDDED = "tests/e2e/test_embedded.py::"
 _WATCHDOGS = "tests/e2e/test_watchdogs.py::"
+_KAFKA_PRODUCER = "tests/contract/test_kafka_producer.py::"
 _TROUBLE = "tests/contract/test_nats_trouble.py::"
 _ORDER = "tests/contract/test_nats_order.py::"
 
@@ -187,8 +188,26 @@ MUTANTS = (
     Mutant(
         "checkpoint-over-a-failed-partition",
         "D6: what one partition acknowledged counts for all",
-        (Edit(_KAFKA, "if errors and not refusals:", "if all(errors) and not results:"),),
+        (Edit(_KAFKA, "if errors and not refusals:", "if all(errors) and not outcomes:"),),
         ("tests/contract/test_partial.py::test_what_one_topic_does_not_take_is_not_acknowledged",),
+    ),
+    Mutant(
+        "kafka-sent-again-with-new-numbers",
+        "D6: what was stored, and not acknowledged, is not known again",
+        (
+            Edit(
+                "bridge/sinks/kafka_producer.py",
+                "{place: parts[number] for place, number in first.items()}",
+                "{place: self._numbered(*batches[number]) for place, number in first.items()}",
+            ),
+        ),
+        (_KAFKA_PRODUCER + "test_what_cannot_be_replicated_is_sent_again_until_it_can",),
+    ),
+    Mutant(
+        "kafka-gives-up-what-passes",
+        "D6: a leader that moved ends the producer",
+        (Edit("bridge/sinks/kafka_producer.py", "elif not kind.retriable:", "else:"),),
+        (_KAFKA_PRODUCER + "test_what_cannot_be_replicated_is_sent_again_until_it_can",),
     ),
     Mutant(
         "checkpoint-over-a-hole",
@@ -217,7 +236,7 @@ MUTANTS = (
     Mutant(
         "checksum-not-looked-at",
         "D8: damage in the middle is published",
-        (Edit("bridge/core/groups.py", "if checksum != _checksum(", "if None is _checksum("),),
+        (Edit("bridge/core/groups.py", "if found != checksum or", "if None is checksum or"),),
         (_JOURNAL + "test_a_damaged_group_is_told_and_its_neighbours_are_read",),
     ),
     Mutant(
