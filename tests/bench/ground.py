@@ -29,6 +29,8 @@ MB = 1_000_000
 _POLL_SECONDS = 0.01, 1.0
 """The shortest and the longest time between two looks. Asking costs the bridge: so it is asked when half
 of what is left must be done, as fast as it was so far."""
+_SHARE = 0.1
+"""Of the time so far, the longest: a feed begins slowly."""
 _STUCK_SECONDS = 60
 """A run in which nothing moves for so long has failed."""
 _BYTES = {"commit": 100 * MB, "mix": 150 * MB, "reveal": 300 * MB, "block": 200 * MB}
@@ -218,7 +220,7 @@ def _until(bridge: BenchBridge, count: int, *, publishes: bool) -> tuple[float, 
         progress = bridge.progress()
         now = time.perf_counter()
         ahead = progress.published if accepted_at else progress.accepted
-        wait = (count - ahead) * (now - began) / max(1, ahead) / 2
+        wait = min(_SHARE, (count - ahead) / max(1, ahead) / 2) * (now - began)
         wait = min(longest, max(shortest, wait))
         if progress != last:
             last, moved_at = progress, now
