@@ -123,14 +123,16 @@ class Producer:
             if node is not None and node >= 0:
                 nodes.setdefault(node, []).append(place)
         requests = [
-            self._ask(node, _Produce({place: parts[place] for place in places}, self._timeout_ms))
+            self._request(
+                node, _Produce({place: parts[place] for place in places}, self._timeout_ms)
+            )
             for node, places in nodes.items()
         ]
         for answers in await asyncio.gather(*requests):
             found |= answers
         return found
 
-    async def _ask(self, node: int, request: _Produce) -> dict[Place, Outcome]:
+    async def _request(self, node: int, request: _Produce) -> dict[Place, Outcome]:
         """Return what became of each batch of `request`, but for those to be tried again."""
         try:
             answer = await self._client.send(node, request)
@@ -170,7 +172,10 @@ class _Produce(ProduceRequest_v7):  # type: ignore[misc]
         """See aiokafka's `Request`."""
         lowest, highest = versions[self.API_KEY]
         if not lowest <= self.API_VERSION <= highest:
-            raise kafka.UnsupportedVersionError("the broker is older than Kafka 2.1")
+            raise kafka.UnsupportedVersionError(
+                f"the broker takes produce requests of version {lowest} to {highest}, and not"
+                f" {self.API_VERSION}, which Kafka has since 2.1"
+            )
         return self
 
     def build_request_header(self, correlation_id: int, client_id: str) -> Any:

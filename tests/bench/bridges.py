@@ -18,7 +18,7 @@ import psutil
 
 from tests.support.bridge_process import Metrics
 
-__all__ = ["BenchBridge", "Progress", "Untrue"]
+__all__ = ["BenchBridge", "Progress", "Untrue", "wait_of"]
 
 _START_SECONDS = 60
 _READY_SECONDS = 120
@@ -29,7 +29,10 @@ _TWO = "name[]=bridge_events_accepted_total&name[]=bridge_messages_published_tot
 
 _LAG = "bridge_tracker_lag_events"
 _TRACKED_SECONDS = 60
-_LONGEST_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.01, 1.0
+"""The shortest and the longest time between two looks."""
+_SHARE = 0.1
+"""Of the time so far, the longest: a feed begins slowly."""
 
 _NOTHING = (
     "bridge_alerts_total",
@@ -54,6 +57,15 @@ class Progress(NamedTuple):
 
     accepted: int
     published: int
+
+
+def wait_of(left: float, done: float, seconds: float) -> float:
+    """Return how long to wait before the next look, when so much was done in so many seconds.
+
+    Asking costs the bridge: so it is asked when half of what is left must be done.
+    """
+    shortest, longest = _LOOK_SECONDS
+    return min(longest, max(shortest, min(_SHARE, left / max(1, done) / 2) * seconds))
 
 
 class BenchBridge:
@@ -169,18 +181,14 @@ class BenchBridge:
         return Progress(int(accepted), int(min(published.values(), default=0)))
 
     def wait_tracked(self) -> float:
-        """Return when the tracker has caught up, by `time.perf_counter`; it is told up to 10 ms late.
-
-        It is asked when half of what is left must be done: asking costs the bridge.
-        """
+        """Return when the tracker has caught up, by `time.perf_counter`."""
         began = time.perf_counter()
         first = lag = self._lag()
         while lag:
-            if time.perf_counter() > began + _TRACKED_SECONDS:
+            seconds = time.perf_counter() - began
+            if seconds > _TRACKED_SECONDS:
                 raise Untrue(f"the tracker does not catch up, it is {lag} events behind")
-            done = max(1, first - lag)
-            wait = lag * (time.perf_counter() - began) / done / 2
-            time.sleep(min(_LONGEST_LOOK_SECONDS, max(0.01, wait)) if lag < first else 0.01)
+            time.sleep(wait_of(lag, first - lag, seconds))
             lag = self._lag()
         return time.perf_counter()
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 from rich.console import Console
 
-from tests.bench.bridges import BenchBridge, Untrue
+from tests.bench.bridges import BenchBridge, Untrue, wait_of
 from tests.bench.feeds import Feed, FeedMaker
 from tests.brokers.kafka import KafkaBroker
 from tests.brokers.nats import NatsBroker
@@ -26,11 +26,6 @@ from tests.support.consumers import nats_client
 __all__ = ["MB", "Figures", "Ground", "Options", "environ_of", "median", "sending"]
 
 MB = 1_000_000
-_POLL_SECONDS = 0.01, 1.0
-"""The shortest and the longest time between two looks. Asking costs the bridge: so it is asked when half
-of what is left must be done, as fast as it was so far."""
-_SHARE = 0.1
-"""Of the time so far, the longest: a feed begins slowly."""
 _STUCK_SECONDS = 60
 """A run in which nothing moves for so long has failed."""
 _BYTES = {"commit": 100 * MB, "mix": 150 * MB, "reveal": 300 * MB, "block": 200 * MB}
@@ -213,15 +208,13 @@ def _until(bridge: BenchBridge, count: int, *, publishes: bool) -> tuple[float, 
     accepted_at = 0.0
     began = moved_at = time.perf_counter()
     last = -1, -1
-    shortest, longest = _POLL_SECONDS
-    wait = shortest
+    wait = 0.0
     while True:
         time.sleep(wait)
         progress = bridge.progress()
         now = time.perf_counter()
         ahead = progress.published if accepted_at else progress.accepted
-        wait = min(_SHARE, (count - ahead) / max(1, ahead) / 2) * (now - began)
-        wait = min(longest, max(shortest, wait))
+        wait = wait_of(count - ahead, ahead, now - began)
         if progress != last:
             last, moved_at = progress, now
         elif now - moved_at > _STUCK_SECONDS:
