@@ -139,6 +139,8 @@ class JournalSettings(Section):
     """How long delivered events are kept, to send them again to a sink that lost them."""
     replay_bytes: Annotated[int, Field(ge=0)] = GIB
     """How much is kept at most of what was delivered."""
+    large_bytes: Annotated[int, Field(ge=0)] = 512 * 1024
+    """A commit of so many bytes is written to a file of its own: once instead of twice, for a sync more."""
     commit_delay_ms: Annotated[float, Field(ge=0, le=20)] = 2
     """How long the first event of a commit may wait for others, in milliseconds."""
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import apsw
 
 from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
+from bridge.journal.reserve import SLICE_BYTES
 
 __all__ = [
     "PAGE_BYTES",
@@ -27,11 +28,11 @@ __all__ = [
 ]
 
 PAGE_BYTES = 16_384
-_FEW_PAGES, _MANY_PAGES = 250, 2_000
-"""Pages of WAL before it is folded into the file, 4 and 32 MB: the commit that is next waits for it."""
+_WAL_PAGES = 250
+"""Of the WAL before it is folded into the file, 4 MB: the commit that is next waits for it."""
 
-_MUCH_BYTES = 2 * 1024 * 1024
-"""What gathers for one commit where the feed is faster than the disk."""
+_LITTLE_PAGES = SLICE_BYTES // PAGE_BYTES
+"""What the reserve gives: where all is in segments, the file of a young journal is no larger."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY) STRICT;
@@ -39,11 +40,14 @@ CREATE TABLE IF NOT EXISTS readers (name TEXT PRIMARY KEY, seq INTEGER, state BL
 CREATE TABLE IF NOT EXISTS groups (
     first INTEGER PRIMARY KEY, count INTEGER, checksum INTEGER, head BLOB, frames BLOB
 ) STRICT;
+CREATE TABLE IF NOT EXISTS places (
+    first INTEGER PRIMARY KEY, segment INTEGER, at INTEGER, size INTEGER
+) STRICT;
 CREATE TABLE IF NOT EXISTS items (
     reader TEXT, name TEXT, value BLOB, PRIMARY KEY (reader, name)
 ) STRICT, WITHOUT ROWID;
 """
-_FORMAT = 1
+_FORMAT, _WITHOUT_SEGMENTS = 2, 1
 _SYNC_FAILURES = {
     apsw.SQLITE_IOERR_FSYNC,
     apsw.SQLITE_IOERR_DIR_FSYNC,
@@ -111,6 +115,11 @@ def _connect(path: Path) -> tuple[apsw.Connection, apsw.Connection]:
             "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('epoch', ?)",
             (_FORMAT, secrets.token_hex(8)),
         )
+        # It differs in what it does not have.
+        writer.execute(
+            "UPDATE meta SET value = ? WHERE name = 'format' AND value = ?",
+            (_FORMAT, _WITHOUT_SEGMENTS),
+        )
     found = one(writer, "SELECT value FROM meta WHERE name = 'format'")
     if found != _FORMAT:
         raise StorageUnusable(f"{path} has format {found}; this version reads {_FORMAT}")
@@ -141,16 +150,16 @@ class WalLength:
         return apsw.SQLITE_OK
 
 
-def fold_behind(writer: apsw.Connection, pages: int, size: int) -> None:
-    """Fold the WAL, of so many pages, into the file behind a commit of `size` bytes, if it is long enough.
+def fold_behind(writer: apsw.Connection, pages: int, *, at_once: bool = False) -> None:
+    """Fold the WAL, of so many pages, into the file behind a commit, if it is long enough.
 
-    Often, so that no commit waits long; seldom where rate counts more, for each time costs two syncs.
+    Or `at_once`: behind a segment that is whole, for if the WAL is damaged much is lost that is not in it.
     Where the disk has no room for it the WAL stays: what was committed is in there.
 
     Raises:
         StorageDamaged: a sync failed. SQLite's own folding would pass over that, and try again.
     """
-    if pages < (_FEW_PAGES if size < _MUCH_BYTES else _MANY_PAGES):
+    if pages < _WAL_PAGES and not at_once:
         return
     with suppress(StorageFull):
         try:
@@ -160,16 +169,16 @@ def fold_behind(writer: apsw.Connection, pages: int, size: int) -> None:
 
 
 def fold(writer: apsw.Connection) -> None:
-    """Fold the WAL into the file and begin it anew, if the file need not grow for it.
+    """Fold the WAL into the file and begin it anew, if the file need not grow for it, or by little.
 
     Raises:
         StorageFull: it takes room all the same.
     """
     try:
         pages = Path(writer.filename).stat().st_size // PAGE_BYTES
-        # Those that are in the WAL alone; so many must be free, and are cut off.
+        # Those that are in the WAL alone; most of them must be free, and are cut off.
         beyond = one(writer, "PRAGMA page_count") - pages
-        if beyond > one(writer, "PRAGMA freelist_count"):
+        if beyond > one(writer, "PRAGMA freelist_count") + _LITTLE_PAGES:
             return
         if beyond > 0:
             # Pages that are cut off are not written, unless the cache spills them before.

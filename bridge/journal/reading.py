@@ -7,7 +7,7 @@ is trimmed meanwhile is gone from the next look on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ import google_crc32c
 from bridge.core.groups import Row, unpack
 from bridge.errors import StorageDamaged, StorageUnusable
 from bridge.journal.file import one, read_only
-from bridge.journal.rows import row_of
+from bridge.journal.rows import oldest
+from bridge.journal.stored import stored
 from bridge.model import Group
 
 __all__ = ["Horizon", "JournalFile", "open_file"]
 
-_ROWS = "SELECT first, count, checksum, head, frames FROM groups WHERE first > ? ORDER BY first"
 _STEP_BYTES = 4 * 1024 * 1024
 
 
@@ -43,6 +43,8 @@ class JournalFile:
     def __init__(self, path: Path, connection: apsw.Connection) -> None:
         self.path = path
         self._connection = connection
+        if not list(connection.execute("PRAGMA table_info(places)")):
+            raise StorageUnusable(f"{path} is of an older version; `factom-bridge run` renews it")
         self.epoch: str = one(connection, "SELECT value FROM meta WHERE name = 'epoch'")
 
     def horizon(self) -> Horizon:
@@ -72,13 +74,16 @@ class JournalFile:
 
     def _step(self, after: int, most_bytes: int) -> list[Row[bytes]]:
         rows: list[Row[bytes]] = []
-        # Closed, so that the transaction ends with the step.
-        with closing(self._connection.execute(_ROWS, (after,))) as cursor:
-            for first, count, checksum, head, frames in cursor:
-                rows.append(row_of(first, count, checksum, head, frames))
-                most_bytes -= len(frames)
+        with stored(self._connection, after + 1) as found:
+            for row, _ in found:
+                rows.append(Row(row.first, row.records, row.head, row.frames[:], row.checksum))
+                most_bytes -= len(row.frames)
                 if most_bytes <= 0:
                     break
+        first = oldest(self._connection)
+        if rows and rows[0].first < first:
+            # It was trimmed while it was read, and its segment may have been used again.
+            return self._step(first - 1, _STEP_BYTES)
         return rows
 
 

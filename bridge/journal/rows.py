@@ -1,13 +1,12 @@
-"""Rows of the journal's tables: a commit is cut into them, and they are read back.
+"""Rows of the journal's tables: a commit is cut into them, and what they tell of the journal as a whole.
 
-Damage to the file can make any column anything, whatever the table's types: nothing here takes a
-column on trust.
+How their frames are read is in `journal.stored`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import apsw
 import google_crc32c
@@ -15,41 +14,38 @@ import google_crc32c
 from bridge.core.groups import Row, unpack
 from bridge.errors import StorageDamaged
 from bridge.journal.file import one, refuse
-from bridge.model import Run
+from bridge.journal.segments import Place
+from bridge.journal.stored import row_with, stored
+from bridge.model import Group, Run
 
 __all__ = [
     "ITEM",
     "ITEMS",
     "MOVE",
-    "READ",
-    "StoredFrames",
+    "Inherited",
     "checkpoints",
+    "delete",
+    "groups_after",
     "inherited",
+    "insert",
     "oldest",
+    "oldest_segment",
     "parts",
-    "row_of",
+    "passed",
 ]
-
-_LAST = "SELECT first, count, checksum, head, frames FROM groups ORDER BY first DESC LIMIT 1"
 
 ITEMS = "SELECT name, value FROM items WHERE reader = ? ORDER BY name"
 ITEM = "SELECT value FROM items WHERE reader = ? AND name = ?"
 """The state of a reader, and one part of it."""
-
-READ = """
-SELECT first, count, checksum, head, iif(typeof(frames) = 'blob', length(frames), -1),
-    (SELECT min(other.first) FROM groups AS other WHERE other.first > groups.first)
-FROM groups
-WHERE first >= coalesce((SELECT max(first) FROM groups WHERE first <= ?), 0)
-ORDER BY first"""
-"""The groups from the one on that holds a record, each with the size of its frames, -1 where they are
-damaged, and the number at which the next one begins."""
 
 MOVE = (
     "INSERT INTO readers (name, seq, state) VALUES (?, ?, ?)"
     " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, state = excluded.state"
 )
 """Moves the checkpoint of a reader."""
+
+_NEWEST = 2**63 - 1
+"""No record has a higher number."""
 
 _ROW_BYTES = 256 * 1024
 """A commit larger than this becomes several rows, so that a reader's step stays small."""
@@ -66,6 +62,36 @@ def parts(runs: Sequence[Run]) -> list[list[Run]]:
         found[-1].append(run)
         size += len(run.frames)
     return found
+
+
+def insert(connection: apsw.Connection, row: Row[bytes], place: Place | None) -> None:
+    """Insert a row, whose frames are at `place` if that is given."""
+    frames = b"" if place else row.frames
+    connection.execute(
+        "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
+        (row.first, row.records, row.checksum, row.head, frames),
+    )
+    if place:
+        connection.execute("INSERT INTO places VALUES (?,?,?,?)", (row.first, *place))
+
+
+def delete(connection: apsw.Connection, last: int) -> None:
+    """Delete the rows up to the one that begins with that record, in one transaction."""
+    with connection:
+        connection.execute("DELETE FROM groups WHERE first <= ?", (last,))
+        connection.execute("DELETE FROM places WHERE first <= ?", (last,))
+
+
+def oldest_segment(connection: apsw.Connection) -> int | None:
+    """Return the number of the first segment that a row refers to; None where none does."""
+    found = connection.execute("SELECT segment FROM places ORDER BY first LIMIT 1")
+    return next((segment for (segment,) in found), None)
+
+
+def passed(connection: apsw.Connection, delivered: int) -> tuple[int, int]:
+    """Return segment and place in front of which is nothing but records up to `delivered`."""
+    sql = "SELECT segment, at FROM places WHERE first <= ? ORDER BY first DESC LIMIT 1"
+    return next(connection.execute(sql, (delivered,)), (0, 0))
 
 
 def oldest(connection: apsw.Connection) -> int:
@@ -96,8 +122,17 @@ def checkpoints(connection: apsw.Connection) -> list[tuple[str, int, bytes | Non
     return found
 
 
-def inherited(connection: apsw.Connection) -> tuple[int, int]:
-    """Return the last row's first number, and the number of the last record.
+class Inherited(NamedTuple):
+    """How the journal ended when it was opened."""
+
+    last_row: int
+    """Number of the first record of the last row."""
+    head: int
+    """Number of the last record."""
+
+
+def inherited(connection: apsw.Connection) -> Inherited:
+    """Return how the journal ends.
 
     A damaged row may tell any count: then the readers know better.
 
@@ -105,54 +140,43 @@ def inherited(connection: apsw.Connection) -> tuple[int, int]:
         StorageDamaged: as `checkpoints`.
     """
     head = max((seq for _, seq, _ in checkpoints(connection)), default=0)
-    for columns in connection.execute(_LAST):
-        row = row_of(*columns)
-        last = row.first + row.records - 1
-        whole = not unpack(row, last, google_crc32c.extend).damaged
-        return row.first, max(head, last if whole else row.first)
-    return 0, head
+    with stored(connection, row_with(connection, _NEWEST)) as found:
+        for row, _ in found:
+            last = row.first + row.records - 1
+            whole = not unpack(row, last, google_crc32c.extend).damaged
+            return Inherited(row.first, max(head, last if whole else row.first))
+    return Inherited(0, head)
 
 
-class StoredFrames:
-    """The frames of one row after the other: read from the file in slices, each copied once."""
+def groups_after(
+    connection: apsw.Connection, after: int, max_bytes: int, then: Inherited
+) -> list[Group]:
+    """Return what `ports.Journal.read` gives, as it is on the disk.
 
-    def __init__(self, reader: apsw.Connection) -> None:
-        self._reader = reader
-        self._blob: apsw.Blob | None = None
-        self._size = 0
-
-    def of(self, first: int, size: int) -> StoredFrames | None:
-        """Return those of the row that begins with the record `first`; the row before is let go of.
-
-        None where they are damaged, which `size` tells.
-        """
-        if size < 0:
-            return None
-        self._size = size
-        if self._blob is None:
-            self._blob = self._reader.blob_open("main", "groups", "frames", first, writeable=False)
-        else:
-            self._blob.reopen(first)
-        return self
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice, /) -> bytes:
-        assert self._blob is not None
-        start, stop, _ = part.indices(self._size)
-        self._blob.seek(start)
-        return self._blob.read(stop - start)
-
-    def close(self) -> None:
-        """Let go of the last row, and so of the transaction."""
-        if self._blob is not None:
-            self._blob.close()
-
-
-def row_of(first: int, count: Any, checksum: Any, head: Any, frames: Any) -> Row[Any]:
-    """Return a row as it was read. Damage can make any column another type: it tells no records."""
-    columns = ((count, int), (checksum, int), (head, bytes), (frames, (bytes, StoredFrames)))
-    if not all(isinstance(value, type_) for value, type_ in columns):
-        return Row(first, 0, b"", b"", 0)
-    return Row(first, count, head, frames, checksum)
+    Raises:
+        StorageDamaged: it cannot be read.
+    """
+    groups: list[Group] = []
+    taken = 0
+    try:
+        with stored(connection, row_with(connection, after + 1)) as found:
+            for row, follower in found:
+                if follower is not None:
+                    last = follower - 1
+                elif row.first == then.last_row:
+                    last = then.head
+                else:
+                    last = row.first + row.records - 1
+                if last <= after:
+                    continue
+                taken += len(row.frames)
+                if groups and taken > max_bytes:
+                    break
+                groups.append(unpack(row, last, google_crc32c.extend))
+        first = oldest(connection)
+    except apsw.Error as error:
+        raise StorageDamaged(f"the journal cannot be read: {error}") from error
+    if groups and groups[0].last < first:
+        # It was trimmed while it was read, and its segment may have been used again.
+        return groups_after(connection, first - 1, max_bytes, then)
+    return groups

@@ -1,8 +1,9 @@
 """The journal on SQLite.
 
-One row is a group: what one commit made durable, as a blob of many records (`core.groups`). That
-is as fast as a plain segment file, with a recovery that others have proven. WAL and
-`synchronous=FULL`: a commit is on the disk when it returns, and a torn tail was never accepted.
+One row is a group: what one commit made durable, as a blob of many records (`core.groups`); of a
+large commit the blob is in a segment (`journal.segments`), so SQLite has only the little. Its
+recovery is one that others have proven. WAL and `synchronous=FULL`: a commit is on the disk when it
+returns, and a torn tail was never accepted.
 
 One connection writes, in a thread of its own, and it alone checkpoints the WAL; another one reads,
 in short transactions. Checkpoints of the readers ride along with the next commit. Delivered
@@ -13,9 +14,9 @@ checkpoints that are durable. On a full disk an alert and the trimming have the 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ import apsw
 import google_crc32c
 
 from bridge.core.flight import Flight
-from bridge.core.groups import pack, unpack
+from bridge.core.groups import Row, pack
 from bridge.core.hot import Hot
 from bridge.errors import StorageDamaged, StorageFull
 from bridge.journal import rows
@@ -32,6 +33,7 @@ from bridge.journal.cache import PageCache
 from bridge.journal.file import PAGE_BYTES, WalLength, fold, fold_behind, one, read_only, refuse
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
+from bridge.journal.segments import FEW_SPARES, Place, Segments
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
@@ -44,6 +46,9 @@ _TRIM_ROWS, _VACUUM_PAGES = 64, 2_000
 
 _ROOM_ROWS = 1_000
 """The same where nothing can be committed meanwhile: the fewer transactions, the less room."""
+
+_SEGMENT_BYTES, _SEGMENTS = 16 * 1024 * 1024, 8
+"""Size of a segment; where the cap is low they are smaller, for room comes back by the segment."""
 
 _HOT_BYTES = 4 * 1024 * 1024
 """Of what was committed last, kept in memory for readers that keep up."""
@@ -80,8 +85,8 @@ class Journal:
         """Transactions that were accepted, and lost to damage of the WAL."""
         self.flight = Flight.unkept()
         self.epoch: str = one(writer, "SELECT value FROM meta WHERE name = 'epoch'")
-        self._last_row, self.head = rows.inherited(writer)
-        self._head_then = self._written = self.head
+        self._inherited = rows.inherited(writer)
+        self.head = self._written = self._inherited.head
         self._readers: dict[str, int] = {}
         self._states: dict[str, bytes] = {}
         for name, seq, state in rows.checkpoints(writer):
@@ -91,6 +96,8 @@ class Journal:
         self._durable = dict(self._readers)
         self._marks = Marks(settings.replay_seconds, self.head)
         self._cache = PageCache(writer, self._wal)
+        whole = min(_SEGMENT_BYTES, settings.max_bytes // _SEGMENTS)
+        self._segments = Segments(Path(writer.filename).parent, whole)
 
     # Reading
 
@@ -113,27 +120,7 @@ class Journal:
         return hot or await self._in(self._read_thread, self._read, after, max_bytes)
 
     def _read(self, after: int, max_bytes: int) -> list[Group]:
-        groups: list[Group] = []
-        taken = 0
-        try:
-            with closing(rows.StoredFrames(self._reader)) as stored:
-                found = self._reader.execute(rows.READ, (after + 1,))
-                for first, count, checksum, head, size, follower in found:
-                    row = rows.row_of(first, count, checksum, head, stored.of(first, size))
-                    if follower is not None:
-                        last = follower - 1
-                    else:
-                        inherited = row.first == self._last_row
-                        last = self._head_then if inherited else row.first + row.records - 1
-                    if last <= after:
-                        continue
-                    taken += len(row.frames)
-                    if groups and taken > max_bytes:
-                        break
-                    groups.append(unpack(row, last, google_crc32c.extend))
-        except apsw.Error as error:
-            raise StorageDamaged(f"the journal cannot be read: {error}") from error
-        return groups
+        return rows.groups_after(self._reader, after, max_bytes, self._inherited)
 
     # Writing
 
@@ -238,19 +225,19 @@ class Journal:
         runs: Sequence[Run] = (),
         advance: tuple[str, int, Mapping[str, bytes | None]] | None = None,
     ) -> list[Group]:
-        head, groups = self._written, list[Group]()
+        head, groups, packed = self._written, list[Group](), list[Row[bytes]]()
+        for part in rows.parts(runs):
+            row = pack(head + 1, part, google_crc32c.extend)
+            packed.append(row)
+            groups.append(Group(head + 1, head + row.records, tuple(part)))
+            head += row.records
+        places = self._placed(packed)
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
         write = self._writer.execute
         try:
             write("BEGIN IMMEDIATE")
-            for part in rows.parts(runs):
-                row = pack(head + 1, part, google_crc32c.extend)
-                write(
-                    "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
-                    (row.first, row.records, row.checksum, row.head, row.frames),
-                )
-                groups.append(Group(head + 1, head + row.records, tuple(part)))
-                head += row.records
+            for row, place in zip(packed, places, strict=True):
+                rows.insert(self._writer, row, place)
             for name, seq in moved.items():
                 write(rows.MOVE, (name, seq, self._states.get(name)))
             if advance:
@@ -270,8 +257,15 @@ class Journal:
         if advance:
             # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
             self._durable[advance[0]] = self._readers[advance[0]] = advance[1]
-        fold_behind(self._writer, self._wal.pages, sum([len(run.frames) for run in runs]))
+        fold_behind(self._writer, self._wal.pages, at_once=self._segments.keep())
         return groups
+
+    def _placed(self, packed: Sequence[Row[bytes]]) -> Sequence[Place | None]:
+        """Write the frames of a large commit to a segment."""
+        frames = [row.frames for row in packed]
+        if frames and sum(map(len, frames)) >= self._settings.large_bytes:
+            return self._segments.write(frames)
+        return [None] * len(packed)
 
     def _roll_back(self) -> None:
         if not self._writer.get_autocommit():
@@ -311,12 +305,14 @@ class Journal:
 
     def _tidy(self) -> None:
         self._reserve.fill()
-        self._cache.let_go(min(self._durable.values(), default=0), self._written)
+        delivered = min(self._durable.values(), default=0)
+        self._cache.let_go(delivered, self._written)
+        self._segments.let_go(rows.passed(self._writer, delivered))
 
     def _used(self) -> int:
         pages: int = one(self._writer, "PRAGMA page_count")
         free: int = one(self._writer, "PRAGMA freelist_count")
-        return (pages - free) * PAGE_BYTES
+        return (pages - free) * PAGE_BYTES + self._segments.used
 
     def _trim(self, *, everything: bool = False) -> bool:
         """Delete a few groups that nobody needs; say whether to call again."""
@@ -331,13 +327,15 @@ class Journal:
             old = list(self._writer.execute(_OLD, (limit, most)))
             if not old:
                 return False
-            self._writer.execute("DELETE FROM groups WHERE first <= ?", old[-1])
+            rows.delete(self._writer, *old[-1])
+            oldest = rows.oldest_segment(self._writer)
+            self._segments.drop(oldest, sys.maxsize if everything else FEW_SPARES)
             if not everything:
                 # Each row of the answer is a page given back: it must be read to the end.
                 list(self._writer.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"))
         except apsw.Error as error:
             refuse(error)
-        fold_behind(self._writer, self._wal.pages, 0)
+        fold_behind(self._writer, self._wal.pages)
         return len(old) == most or (over and not everything)
 
     def close(self) -> None:
@@ -348,3 +346,4 @@ class Journal:
         self._items.close()
         self._writer.close()
         self._cache.close()
+        self._segments.close()

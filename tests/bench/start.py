@@ -23,7 +23,7 @@ def measure(ground: Ground) -> dict[str, float]:
     with ground.journal() as folder:
         ground.say(f"start: making a journal of {ground.options.journal_bytes / 1e9:g} GB")
         _build(ground, folder, feed.frames, times)
-        size = (folder / "journal.db").stat().st_size
+        size = sum(path.stat().st_size for path in _files(folder))
         found = ground.repeat("start", lambda: _run(ground, folder, environ))
     ground.forget("reveal")
     return {"gigabytes": round(size / 1e9, 2), **found}
@@ -42,8 +42,12 @@ def _build(ground: Ground, folder: Path, frames: list[bytes], times: int) -> Non
             time.sleep(0.2)
 
 
+def _files(folder: Path) -> list[Path]:
+    return [*folder.glob("journal.db*"), *folder.glob("segment-*")]
+
+
 def _run(ground: Ground, folder: Path, environ: dict[str, str]) -> dict[str, float]:
-    for path in folder.glob("journal.db*"):
+    for path in _files(folder):
         # As after the machine was started: what is read comes from the disk.
         with path.open("rb") as file:
             os.fsync(file.fileno())

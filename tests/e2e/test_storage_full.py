@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.brokers.nats import NatsBroker
+from tests.brokers.process import HOST, free_port
 from tests.support.bridge_process import BridgeProcess
 from tests.support.consumers import Read, read_stream
 from tests.support.maker import Maker
@@ -133,6 +134,8 @@ async def test_a_closed_feed_is_told_while_the_disk_is_full_and_outlives_a_kill(
         "BRIDGE_NATS__SERVERS": nats_server.url,
         "BRIDGE_NATS__STREAM": stream,
         "BRIDGE_PREFIX": stream,
+        # One that has nothing delivered, so that nothing makes room.
+        "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": f"{HOST}:{free_port()}",
     }
     maker = Maker(5)
     frames = [maker.reveal(2_000) for _ in range(1_000)]
@@ -143,7 +146,9 @@ async def test_a_closed_feed_is_told_while_the_disk_is_full_and_outlives_a_kill(
             pytest.skip(f"NOT TESTED, no disk of its own: {reason}")
         bridge = until.enter_context(BridgeProcess(disk.folder, environ))
         bridge.log = tmp_path / "bridge.log"
-        await asyncio.to_thread(bridge.wait_ready)
+        await asyncio.to_thread(
+            bridge.wait_for, lambda: _state(bridge, "nats") == "ready", 30, "connect"
+        )
         # So large a journal, and nothing of it delivered, that it has no room inside.
         nats_server.pause()
         until.callback(nats_server.resume)
@@ -168,6 +173,7 @@ async def test_a_closed_feed_is_told_while_the_disk_is_full_and_outlives_a_kill(
         # Started anew it works on the full disk, and says so.
         bridge.kill()
         (disk.folder / "ports.json").unlink()
+        del bridge.environ["BRIDGE_KAFKA__BOOTSTRAP_SERVERS"]
         disk.fill()
         await asyncio.to_thread(bridge.start)
         writer = (await asyncio.open_connection("127.0.0.1", bridge.feed_port))[1]
@@ -181,6 +187,11 @@ async def test_a_closed_feed_is_told_while_the_disk_is_full_and_outlives_a_kill(
     read = await read_stream(nats_server.url, stream)
     assert sum(each.kind == "gap-alert" for each in read) == 1
     assert [each.seq for each in read] == list(range(1, len(read) + 1))
+
+
+def _state(bridge: BridgeProcess, part: str) -> str:
+    state: str = bridge.ready()["parts"][part]["state"]
+    return state
 
 
 def _alerts(bridge: BridgeProcess) -> float:

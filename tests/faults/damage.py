@@ -33,7 +33,7 @@ _EVENTS = 400
 _SIDE_BY_SIDE = 3
 _DELIVER_SECONDS = 15
 _STORAGE = 74
-_FILES = ("journal.db", "journal.db-wal")
+_FILES = ("journal.db", "journal.db-wal", "segment-000000000001")
 
 
 class _Copy(NamedTuple):

@@ -16,6 +16,7 @@ import apsw
 
 import bridge.app
 import bridge.journal
+import bridge.journal.segments
 from bridge.__main__ import main
 from bridge.core.routing import Routes
 from bridge.journal.sqlite import Journal
@@ -65,6 +66,25 @@ class _Disk(apsw.VFS):
 
     def xOpen(self, name: Any, flags: list[int]) -> _File:  # noqa: N802
         return _File(self._point, name, flags)
+
+
+def _segments_with(point: _Point) -> None:
+    """Watch the calls by which segments are written and synced."""
+    write, sync = os.pwrite, os.fdatasync
+
+    def written(file: int, content: Any, at: int) -> int:
+        if point.due("segment, half of it"):
+            write(file, content[: len(content) // 2], at)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(file, content, at)
+
+    def synced(file: int) -> None:
+        point("segment synced, before")
+        sync(file)
+        point("segment synced, after")
+
+    os.pwrite = written
+    bridge.journal.segments._sync_data = synced
 
 
 def _journal_with(point: _Point) -> type[Journal]:
@@ -130,6 +150,7 @@ def _run() -> None:
         return [_Sink(sink, point) for sink in build(settings, routes, epoch)]
 
     bridge.app.build_sinks = watched
+    _segments_with(point)
     bridge.journal.Journal = _journal_with(point)  # type: ignore[misc]
     main()
     del disk

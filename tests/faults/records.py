@@ -22,9 +22,8 @@ class Records(JournalFile):
     """
 
     def stored(self, after: int = 0) -> list[Stored]:
-        rows = self._ask("SELECT first, head, frames FROM groups WHERE first > ?", after)
         found = []
-        for first, head, frames in rows:
+        for first, _, head, frames in self._rows(after):
             records = zip(peers(head), payloads_of(frames), strict=True)
             for seq, (peer, (type_, payload)) in enumerate(records, first):
                 if type_ == _FEED:

@@ -24,7 +24,7 @@ from bridge.core.framing import split_frames
 from bridge.core.groups import unpack
 from bridge.core.heights import Bounds
 from bridge.journal.file import read_only
-from bridge.journal.rows import row_of
+from bridge.journal.stored import stored
 from bridge.metrics import Metrics
 from bridge.model import Group, Kind, RecordType, Run
 from bridge.pb.bridge.v1.block_receipt_pb2 import BlockReceipt
@@ -51,7 +51,6 @@ _CAUSE, _TOLD = 2, 9
 
 _POSITION = "SELECT seq FROM readers WHERE name = ?"
 _ITEMS = "SELECT name, value FROM items WHERE reader = ?"
-_GROUPS = "SELECT first, count, checksum, head, frames FROM groups WHERE first > ? ORDER BY first"
 
 
 class Replay:
@@ -76,12 +75,12 @@ class Replay:
         with suppress(*NO_JOURNAL_YET), closing(read_only(self._path)) as file, file:
             self._position = max((seq for (seq,) in file.execute(_POSITION, (READER,))), default=0)
             self._items = dict(file.execute(_ITEMS, (READER,)))
-            for columns in file.execute(_GROUPS, (self._read,)):
-                row = row_of(*columns)
-                self._read = row.first
-                group = unpack(row, row.first + row.records - 1, google_crc32c.extend)
-                self._later.append(group)
-                self._written.take(run for run in group.runs if run.peer == OWN_PEER)
+            with stored(file, self._read + 1) as found:
+                for row, _ in found:
+                    self._read = row.first
+                    group = unpack(row, row.first + row.records - 1, google_crc32c.extend)
+                    self._later.append(group)
+                    self._written.take(run for run in group.runs if run.peer == OWN_PEER)
 
     async def differences(self) -> list[str]:
         """Return in what the victim was not the same as the replay when last looked at."""

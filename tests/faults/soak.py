@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,7 +218,7 @@ class Soak:
             await asyncio.sleep(0.1)
         fds, threads, tasks = (min(counts) for counts in zip(*looks, strict=True))
         memory = self._process.memory_full_info()
-        files = self.bridge.folder.glob("journal.db*")
+        files = chain.from_iterable(map(self.bridge.folder.glob, ("journal.db*", "s*-0*")))
         return Sample(
             round(time.monotonic() - self._began, 1),
             memory.rss / 1e6,

@@ -27,6 +27,9 @@ __all__ = ["Launched", "Victim"]
 
 _FINISH_SECONDS = 60
 
+_BOTH = {"BRIDGE_JOURNAL__LARGE_BYTES": "12288"}
+"""What is sent comes in small bursts: so some commits are in rows of the database, others in segments."""
+
 
 class Launched(BridgeProcess):
     """A bridge started otherwise: by another module, beneath a tracer, with another library."""
@@ -39,7 +42,7 @@ class Launched(BridgeProcess):
         module: str = "bridge",
         under: Sequence[str] = (),
     ) -> None:
-        super().__init__(folder, {**FORMAT, **environ})
+        super().__init__(folder, {**FORMAT, **_BOTH, **environ})
         self.module = module
         self.under = under
 

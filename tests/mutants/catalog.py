@@ -45,12 +45,15 @@ class Mutant(NamedTuple):
 
 _FILE = "bridge/journal/file.py"
 _SQLITE = "bridge/journal/sqlite.py"
+_SEGMENTS = "bridge/journal/segments.py"
+_ROWS = "bridge/journal/rows.py"
 _PUBLISH = "bridge/stages/publish.py"
 _KAFKA = "bridge/sinks/kafka.py"
 _NATS = "bridge/sinks/nats.py"
 _EXCHANGE = "bridge/sinks/nats_exchange.py"
 _DISK = "tests/unit/test_journal_disk.py::"
 _JOURNAL = "tests/unit/test_journal.py::"
+_SEGMENTS_TEST = "tests/unit/test_segments.py::"
 _LANE = "tests/unit/test_publish.py::"
 _RENDER = "tests/unit/test_render.py::"
 _INTAKE = "tests/unit/test_intake.py::"
@@ -70,6 +73,24 @@ MUTANTS = (
             Edit(_FILE, '("wal", 2)', '("wal", 1)'),
         ),
         (_DISK + "test_what_was_accepted_is_there_after_a_cut_of_the_power",),
+    ),
+    Mutant(
+        "segment-not-synced",
+        "D1: the frames of a large commit are accepted without a sync",
+        (Edit(_SEGMENTS, "        _sync(self._file)\n", ""),),
+        (_DISK + "test_what_was_accepted_is_there_after_a_cut_of_the_power",),
+    ),
+    Mutant(
+        "segment-given-up-too-soon",
+        "D4: a segment is used again while rows refer to it",
+        (Edit(_SEGMENTS, "or each < oldest]", "or each <= oldest]"),),
+        (_SEGMENTS_TEST + "test_segments_that_nothing_refers_to_are_used_again",),
+    ),
+    Mutant(
+        "segment-read-while-used-again",
+        "D8: what was trimmed while it was read is told as damage",
+        (Edit(_ROWS, "groups[0].last < first", "not first"),),
+        (_SEGMENTS_TEST + "test_what_is_trimmed_while_it_is_read_is_no_damage",),
     ),
     Mutant(
         "settings-not-read-back",
@@ -122,8 +143,8 @@ MUTANTS = (
         (
             Edit(
                 _SQLITE,
-                "delivered = min(self._durable.values()",
-                "delivered = min(self._readers.values()",
+                "delivered = min(self._durable.values(), default=0)\n            over",
+                "delivered = min(self._readers.values(), default=0)\n            over",
             ),
         ),
         (_DISK + "test_nothing_is_trimmed_behind_a_checkpoint_that_is_not_yet_on_the_disk",),

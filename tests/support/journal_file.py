@@ -1,4 +1,4 @@
-"""What a journal holds, read from its file as a stranger would: SQL, and frames as on the wire."""
+"""What a journal holds, read from its files as a stranger would: SQL, and frames as on the wire."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from bridge.pb.eventmessages.factomEvents_pb2 import FactomEvent
 
 __all__ = ["JournalFile", "Stored", "event_id", "payloads_of"]
 
+_ROWS = (
+    "SELECT first, count, head, frames, segment, at, size"
+    " FROM groups LEFT JOIN places USING (first) WHERE first > ? ORDER BY first"
+)
 _HEADER = struct.Struct("<Bi")
 _FEED, _OWN = 1, 3
 
@@ -59,9 +63,8 @@ class JournalFile:
 
     def stored(self, after: int = 0) -> list[Stored]:
         """Return the records of the feed and of the bridge itself above number `after`."""
-        rows = self._ask("SELECT first, count, frames FROM groups WHERE first > ?", after)
         found: list[Stored] = []
-        for first, count, frames in rows:
+        for first, count, _, frames in self._rows(after):
             records = list(payloads_of(frames))
             assert len(records) == count
             for seq, (type_, payload) in enumerate(records, first):
@@ -85,6 +88,16 @@ class JournalFile:
         rows = self._ask("SELECT coalesce(max(first + count - 1), 0) FROM groups")
         head: int = rows[0][0]
         return head
+
+    def _rows(self, after: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+        """Yield first number, count, head and frames of each group."""
+        for first, count, head, frames, segment, at, size in self._ask(_ROWS, after):
+            if segment is None:
+                yield first, count, head, frames
+                continue
+            with self._path.with_name(f"segment-{segment:012d}").open("rb") as file:
+                file.seek(at)
+                yield first, count, head, file.read(size)
 
     def _ask(self, sql: str, *values: int) -> list[Any]:
         connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)

@@ -32,8 +32,20 @@ EVERYTHING = 1 << 40
 MIB = 1024 * 1024
 
 
+_given: dict[str, int] = {}
+
+
+@pytest.fixture(autouse=True, params=["rows", "segments"])
+def frames_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the frames are: as ever, or all in segments, as those of large commits."""
+    where: str = request.param
+    if where == "segments":
+        monkeypatch.setitem(_given, "large_bytes", 0)
+    return where
+
+
 def opened(folder: Path, **settings: Any) -> AbstractAsyncContextManager[Journal]:
-    return open_journal(JournalSettings(dir=folder, **settings), Metrics())
+    return open_journal(JournalSettings(dir=folder, **{**_given, **settings}), Metrics())
 
 
 def run_of(*payloads: bytes, peer: str = "tcp/1") -> Run:
@@ -383,24 +395,34 @@ async def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "frames = CAST(substr(frames, 1, 9) || X'21' || substr(frames, 11) AS BLOB)",
-        "frames = CAST(substr(frames, 1, length(frames) - 1) AS BLOB)",
-        "frames = X''",
-        "head = X''",
-        "head = CAST(head || X'00' AS BLOB)",
-        "checksum = checksum + 1",
-    ],
-)
+_TURNED = "CAST(substr(frames, 1, 9) || X'21' || substr(frames, 11) AS BLOB)"
+_CHANGES = {
+    "head gone": "UPDATE groups SET head = X'' WHERE first = 4",
+    "head longer": "UPDATE groups SET head = CAST(head || X'00' AS BLOB) WHERE first = 4",
+    "checksum": "UPDATE groups SET checksum = checksum + 1 WHERE first = 4",
+}
+_FRAMES = {
+    ("rows", "turned"): f"UPDATE groups SET frames = {_TURNED} WHERE first = 4",
+    ("rows", "shorter"): (
+        "UPDATE groups SET frames = CAST(substr(frames, 1, length(frames) - 1) AS BLOB)"
+        " WHERE first = 4"
+    ),
+    ("rows", "gone"): "UPDATE groups SET frames = X'' WHERE first = 4",
+    # One that another row has, of the same size.
+    ("segments", "turned"): "UPDATE places SET at = 0 WHERE first = 4",
+    ("segments", "shorter"): "UPDATE places SET size = size - 1 WHERE first = 4",
+    ("segments", "gone"): "DELETE FROM places WHERE first = 4",
+}
+
+
+@pytest.mark.parametrize("change", [*_CHANGES, "turned", "shorter", "gone"])
 async def test_a_damaged_group_is_told_and_its_neighbours_are_read(
-    tmp_path: Path, change: str
+    tmp_path: Path, change: str, frames_in: str
 ) -> None:
     async with opened(tmp_path) as journal:
         for _ in range(3):
             await journal.append([numbered(journal.head + 1, 3, size=5)])
-        journal._writer.execute(f"UPDATE groups SET {change} WHERE first = 4")
+        journal._writer.execute(_CHANGES.get(change) or _FRAMES[frames_in, change])
         one, two, three = await stored(journal)
         assert (two.first, two.last, two.runs) == (4, 6, ())
         assert two.damaged
@@ -424,10 +446,12 @@ async def test_a_damaged_count_hides_no_good_record(tmp_path: Path, count: int) 
         assert found == right(1, 3) + right(7, 9)
 
 
-async def test_a_page_damaged_on_the_disk_never_gives_a_wrong_payload(tmp_path: Path) -> None:
+async def test_a_page_damaged_on_the_disk_never_gives_a_wrong_payload(
+    tmp_path: Path, frames_in: str
+) -> None:
     async with opened(tmp_path) as journal:
         await fill(journal, 6, size=100_000)
-    file = tmp_path / "journal.db"
+    (file,) = tmp_path.glob("segment-*" if frames_in == "segments" else "journal.db")
     content = bytearray(file.read_bytes())
     payload = content.index(bytes(10_000), len(content) // 2) + 5_000
     content[payload] = 0xFF

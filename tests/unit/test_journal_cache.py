@@ -46,50 +46,57 @@ def needs_a_page_cache(folder: Path) -> None:
         pytest.skip(f"NOT TESTED: files in {folder} never leave memory")
 
 
+@pytest.mark.parametrize(("files", "large_bytes"), [("journal.db", 1 << 40), ("segment-*", 0)])
 async def test_what_every_reader_has_passed_leaves_memory_and_is_read_all_the_same(
-    tmp_path: Path,
+    tmp_path: Path, files: str, large_bytes: int
 ) -> None:
     needs_a_page_cache(tmp_path)
-    path = tmp_path / "journal.db"
-    async with opened(tmp_path, replay_seconds=3600) as journal:
+
+    def held_in_memory() -> int:
+        return sum(map(in_memory, tmp_path.glob(files)))
+
+    async with opened(tmp_path, replay_seconds=3600, large_bytes=large_bytes) as journal:
         journal.register(["fast", "slow"])
         for _ in range(_RECORDS):
             await fill(journal, 1, size=MIB)
             journal._tidy()
-        whole = in_memory(path)
-        assert whole > 0.9 * path.stat().st_size
+        whole = held_in_memory()
+        assert whole > 0.9 * sum(path.stat().st_size for path in tmp_path.glob(files))
 
         journal.checkpoint("fast", _RECORDS)
         await journal.flush()
         journal._tidy()
-        assert in_memory(path) == whole
+        assert held_in_memory() == whole
 
         journal.checkpoint("slow", _RECORDS // 2)
         await journal.flush()
         journal._tidy()
-        assert 0.4 * whole < in_memory(path) < 0.6 * whole
+        assert 0.4 * whole < held_in_memory() < 0.6 * whole
 
         journal.checkpoint("slow", _RECORDS)
         await journal.flush()
         journal._tidy()
         # What is in the WAL alone is none of the file's, and what is noted last is not yet passed.
-        assert in_memory(path) < 0.2 * whole
+        assert held_in_memory() < 0.2 * whole
         found = await journal._in(journal._read_thread, journal._read, 0, EVERYTHING)
         assert held(found) == right(1, _RECORDS)
 
 
-async def test_what_was_there_at_the_start_is_left_alone(tmp_path: Path) -> None:
-    async with opened(tmp_path, replay_seconds=3600) as journal:
+@pytest.mark.parametrize(("files", "large_bytes"), [("journal.db", 1 << 40), ("segment-*", 0)])
+async def test_what_was_there_at_the_start_is_left_alone(
+    tmp_path: Path, files: str, large_bytes: int
+) -> None:
+    async with opened(tmp_path, replay_seconds=3600, large_bytes=large_bytes) as journal:
         journal.register(["reader"])
         await fill(journal, 20, size=MIB)
-    path = tmp_path / "journal.db"
-    before = in_memory(path)
+    before = sum(map(in_memory, tmp_path.glob(files)))
+    assert before > 10 * MIB
     async with opened(tmp_path, replay_seconds=3600) as journal:
         journal.register(["reader"])
         journal.checkpoint("reader", journal.head)
         await journal.flush()
         journal._tidy()
-        assert in_memory(path) >= before - PAGE_BYTES
+        assert sum(map(in_memory, tmp_path.glob(files))) >= before - PAGE_BYTES
 
 
 async def test_a_file_system_that_takes_no_advice_is_written_all_the_same(

@@ -38,16 +38,16 @@ def _settings(disk: SmallDisk) -> JournalSettings:
     return JournalSettings(dir=disk.folder / "journal", replay_seconds=3600)
 
 
-async def _fed(journal: Journal, count: int) -> None:
+async def _fed(journal: Journal, count: int, size: int = _EVENT_BYTES) -> None:
     for _ in range(count):
-        await journal.append([_run(journal.head + 1)])
+        await journal.append([_run(journal.head + 1, size=size)])
 
 
-async def _until_full(journal: Journal, disk: SmallDisk) -> None:
+async def _until_full(journal: Journal, disk: SmallDisk, size: int = _EVENT_BYTES) -> None:
     """Let the disk be full, and the journal too: its own files have no room left inside."""
     disk.fill()
     with pytest.raises(StorageFull):
-        await _fed(journal, 1_000)
+        await _fed(journal, 1_000, size)
 
 
 async def test_what_is_urgent_is_written_on_a_full_disk_and_is_there_after_a_crash(
@@ -75,28 +75,29 @@ async def test_what_is_urgent_is_written_on_a_full_disk_and_is_there_after_a_cra
         assert found == [b"%d" % seq for seq in range(full + 1, full + 4)]
 
 
+@pytest.mark.parametrize("size", [_EVENT_BYTES, 10 * _EVENT_BYTES], ids=["rows", "segments"])
 @pytest.mark.parametrize("opened_anew", [False, True])
 async def test_on_a_full_disk_what_was_delivered_makes_room_which_nobody_else_gets(
-    disk: SmallDisk, opened_anew: bool
+    disk: SmallDisk, opened_anew: bool, size: int
 ) -> None:
     async with AsyncExitStack() as until:
         journal = await until.enter_async_context(open_journal(_settings(disk), Metrics()))
         # So many that the WAL was folded into the file, which then has room inside.
-        await _fed(journal, 400)
+        await _fed(journal, 400 * _EVENT_BYTES // size, size)
         if opened_anew:
             # All of it is folded then, and there is no WAL to write on in.
             await until.aclose()
             journal = await until.enter_async_context(open_journal(_settings(disk), Metrics()))
         journal.register(["sink"])
-        await _until_full(journal, disk)
+        await _until_full(journal, disk, size)
         full = journal.head
         for _ in range(3):
             journal.checkpoint("sink", full)
-            await _fed(journal, 1)
+            await _fed(journal, 1, size)
             assert disk.fill() < SLICE_BYTES
             with pytest.raises(StorageFull):
-                await _fed(journal, 1_000)
-            assert journal.head > full + 50
+                await _fed(journal, 1_000, size)
+            assert journal.head > full + 50 * _EVENT_BYTES // size
             full = journal.head
 
 
