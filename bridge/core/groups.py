@@ -37,16 +37,16 @@ class Frames(Protocol):
     def __getitem__(self, part: slice, /) -> bytes: ...
 
 
-F = TypeVar("F", bound=Frames)
+F_co = TypeVar("F_co", covariant=True)
 
 
-class Row(NamedTuple, Generic[F]):
+class Row(NamedTuple, Generic[F_co]):
     """One row of the journal's table of groups."""
 
     first: int
     records: int
     head: bytes
-    frames: F
+    frames: F_co
     checksum: int
 
 
@@ -62,19 +62,25 @@ def framing_run(peer: str, reason: str, sample: bytes, received_ns: int) -> Run:
     return Run(peer, received_ns, 1, frame(payload, RecordType.FRAMING))
 
 
-def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row[bytes]:
-    """Return the row that holds `runs`, whose first record has the number `first`."""
+def pack(first: int, runs: Sequence[Run], extend: Checksum) -> Row[list[bytes]]:
+    """Return the row that holds `runs`, whose first record has the number `first`.
+
+    Its frames are in pieces, those of each run.
+    """
     parts = []
     for run in runs:
         peer = run.peer.encode()
         parts.append(_RUN.pack(run.received_ns, run.records, len(run.frames), len(peer)) + peer)
     head = b"".join(parts)
-    frames = runs[0].frames if len(runs) == 1 else b"".join([run.frames for run in runs])
+    frames = [run.frames for run in runs]
     count = sum([run.records for run in runs])
-    return Row(first, count, head, frames, _checksum(first, count, head, frames, extend))
+    checksum = extend(extend(0, _NUMBERS.pack(first, count)), head)
+    for each in frames:
+        checksum = extend(checksum, each)
+    return Row(first, count, head, frames, checksum)
 
 
-def unpack(row: Row[F], last: int, extend: Checksum) -> Group:
+def unpack(row: Row[Frames], last: int, extend: Checksum) -> Group:
     """Return the group that `row` holds, or a damaged one of the same numbers.
 
     `last` is where the next row says that it ends: its own count may be what is damaged.
@@ -106,7 +112,3 @@ def _told(head: bytes, size: int) -> list[tuple[int, int, int, str]]:
     except (struct.error, UnicodeDecodeError):
         return []
     return told if sum([length for _, _, length, _ in told]) == size else []
-
-
-def _checksum(first: int, count: int, head: bytes, frames: bytes, extend: Checksum) -> int:
-    return extend(extend(extend(0, _NUMBERS.pack(first, count)), head), frames)

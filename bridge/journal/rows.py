@@ -64,9 +64,9 @@ def parts(runs: Sequence[Run]) -> list[list[Run]]:
     return found
 
 
-def insert(connection: apsw.Connection, row: Row[bytes], place: Place | None) -> None:
+def insert(connection: apsw.Connection, row: Row[list[bytes]], place: Place | None) -> None:
     """Insert a row, whose frames are at `place` if that is given."""
-    frames = b"" if place else row.frames
+    frames = b"" if place else b"".join(row.frames)
     connection.execute(
         "INSERT INTO groups (first, count, checksum, head, frames) VALUES (?,?,?,?,?)",
         (row.first, row.records, row.checksum, row.head, frames),

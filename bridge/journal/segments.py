@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -77,7 +78,7 @@ class Segments:
         """Bytes of those that rows refer to, or did until lately."""
         return sum(self._sizes.values())
 
-    def write(self, frames: Sequence[bytes]) -> list[Place]:
+    def write(self, frames: Sequence[list[bytes]]) -> list[Place]:
         """Write and sync the frames of a commit's rows. They are let stand by `keep`.
 
         Raises:
@@ -156,18 +157,16 @@ class Segments:
             _refuse(error)
         _sync(self._entries)
 
-    def _written(self, frames: Sequence[bytes]) -> list[Place]:
+    def _written(self, frames: Sequence[list[bytes]]) -> list[Place]:
         assert self._file is not None
         places, at = [], self._end
         for each in frames:
-            places.append(Place(self._last, at, len(each)))
-            at += len(each)
+            places.append(Place(self._last, at, sum(map(len, each))))
+            at += places[-1].size
         padding = bytes(-at % _PAGE_BYTES)
         before = os.fstat(self._file).st_size
         try:
-            for place, each in zip(places, frames, strict=True):
-                _write(self._file, each, place.at)
-            _write(self._file, padding, at)
+            _write(self._file, [*chain.from_iterable(frames), padding], self._end)
         except OSError as error:
             # Its room is none of the feed's: it may have come from the reserve.
             with suppress(OSError):
@@ -190,10 +189,12 @@ class Segments:
         os.close(self._entries)
 
 
-def _write(file: int, content: bytes, at: int) -> None:
-    done = 0
-    while done < len(content):
-        done += os.pwrite(file, memoryview(content)[done:], at + done)
+def _write(file: int, pieces: list[bytes], at: int) -> None:
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            done = os.pwrite(file, left, at)
+            left, at = left[done:], at + done
 
 
 def _sync(file: int) -> None:

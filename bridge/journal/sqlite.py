@@ -225,12 +225,11 @@ class Journal:
         runs: Sequence[Run] = (),
         advance: tuple[str, int, Mapping[str, bytes | None]] | None = None,
     ) -> list[Group]:
-        head, groups, packed = self._written, list[Group](), list[Row[bytes]]()
+        head, groups, packed = self._written, list[Group](), list[Row[list[bytes]]]()
         for part in rows.parts(runs):
-            row = pack(head + 1, part, google_crc32c.extend)
-            packed.append(row)
-            groups.append(Group(head + 1, head + row.records, tuple(part)))
-            head += row.records
+            packed.append(pack(head + 1, part, google_crc32c.extend))
+            groups.append(Group(head + 1, head + packed[-1].records, tuple(part)))
+            head = groups[-1].last
         places = self._placed(packed)
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
         write = self._writer.execute
@@ -257,15 +256,17 @@ class Journal:
         if advance:
             # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
             self._durable[advance[0]] = self._readers[advance[0]] = advance[1]
-        fold_behind(self._writer, self._wal.pages, at_once=self._segments.keep())
+        whole = any(places) and self._segments.keep()
+        fold_behind(self._writer, self._wal.pages, at_once=whole)
         return groups
 
-    def _placed(self, packed: Sequence[Row[bytes]]) -> Sequence[Place | None]:
+    def _placed(self, packed: Sequence[Row[list[bytes]]]) -> Sequence[Place | None]:
         """Write the frames of a large commit to a segment."""
         frames = [row.frames for row in packed]
-        if frames and sum(map(len, frames)) >= self._settings.large_bytes:
-            return self._segments.write(frames)
-        return [None] * len(packed)
+        size = sum([len(piece) for pieces in frames for piece in pieces])
+        if not frames or size < self._settings.large_bytes:
+            return [None] * len(packed)
+        return self._segments.write(frames)
 
     def _roll_back(self) -> None:
         if not self._writer.get_autocommit():

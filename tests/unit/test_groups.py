@@ -1,10 +1,12 @@
 """`core.groups`: runs as a row of the journal, and back."""
 
+from collections.abc import Sequence
+
 import google_crc32c
 import pytest
 
 from bridge.core.framing import frame
-from bridge.core.groups import framing_run, own_run, pack, unpack
+from bridge.core.groups import Row, framing_run, own_run, pack, unpack
 from bridge.model import Group, Kind, RecordType, Run
 from tests.support.records import records
 
@@ -16,9 +18,15 @@ RUNS = (
 EXTEND = google_crc32c.extend
 
 
+def stored(runs: Sequence[Run]) -> Row[bytes]:
+    """Return `runs` as a row, the way it is read back."""
+    row = pack(41, runs, EXTEND)
+    return Row(row.first, row.records, row.head, b"".join(row.frames), row.checksum)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_runs_come_back_as_they_were(count: int) -> None:
-    row = pack(41, RUNS[:count], EXTEND)
+    row = stored(RUNS[:count])
     assert row.records == sum(run.records for run in RUNS[:count])
     assert unpack(row, 40 + row.records, EXTEND) == Group(41, 40 + row.records, RUNS[:count])
 
@@ -27,7 +35,7 @@ LAST = 40 + sum(run.records for run in RUNS)
 
 
 def test_records_are_numbered_through_the_runs() -> None:
-    found = list(records(unpack(pack(41, RUNS, EXTEND), LAST, EXTEND)))
+    found = list(records(unpack(stored(RUNS), LAST, EXTEND)))
     assert [(r.seq, r.type, r.payload, r.run.peer) for r in found] == [
         (41, RecordType.FEED, b"one", "tcp/7"),
         (42, RecordType.FEED, b"", "tcp/7"),
@@ -43,7 +51,7 @@ def test_bytes_that_were_no_frame_are_a_record_with_their_reason() -> None:
 
 
 def test_any_changed_bit_makes_the_group_damaged_and_leaves_nothing_of_it() -> None:
-    row = pack(41, RUNS[:2], EXTEND)
+    row = stored(RUNS[:2])
     changed = [row._replace(first=42), row._replace(checksum=row.checksum ^ 1)]
     for name in ("head", "frames"):
         data = getattr(row, name)
