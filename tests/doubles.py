@@ -30,6 +30,8 @@ class MemoryJournal:
         self.open = asyncio.Event()
         """Cleared, a write does not end."""
         self.open.set()
+        self.trims = False
+        """Whether it has let go of all that it had."""
         self._grown = asyncio.Event()
 
     @property
@@ -63,7 +65,7 @@ class MemoryJournal:
         found: list[Group] = []
         size = 0
         for group in self.groups:
-            if group.last <= after:
+            if group.last <= after or self.trims:
                 continue
             size += sum(len(run.frames) for run in group.runs)
             if found and size > max_bytes:

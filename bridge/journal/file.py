@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import apsw
 
 from bridge.errors import AlreadyRunning, StorageDamaged, StorageFull, StorageUnusable
-from bridge.journal.reserve import SLICE_BYTES
 
 __all__ = [
     "PAGE_BYTES",
@@ -25,14 +24,15 @@ __all__ = [
     "one",
     "read_only",
     "refuse",
+    "roll_back",
 ]
 
 PAGE_BYTES = 16_384
 _WAL_PAGES = 250
 """Of the WAL before it is folded into the file, 4 MB: the commit that is next waits for it."""
 
-_LITTLE_PAGES = SLICE_BYTES // PAGE_BYTES
-"""What the reserve gives: where all is in segments, the file of a young journal is no larger."""
+_YOUNG_PAGES = 64
+"""Of a file that may grow to this, 1 MB, in the room of the reserve: a quarter of that, once and for all."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY) STRICT;
@@ -168,17 +168,21 @@ def fold_behind(writer: apsw.Connection, pages: int, *, at_once: bool = False) -
             refuse(error)
 
 
-def fold(writer: apsw.Connection) -> None:
-    """Fold the WAL into the file and begin it anew, if the file need not grow for it, or by little.
+def fold(writer: apsw.Connection, *, may_grow: bool = False) -> None:
+    """Fold the WAL into the file and begin it anew, if the file need not grow for it.
+
+    Or `may_grow` while it is small: the file of a young journal has no room inside.
 
     Raises:
         StorageFull: it takes room all the same.
     """
     try:
-        pages = Path(writer.filename).stat().st_size // PAGE_BYTES
-        # Those that are in the WAL alone; most of them must be free, and are cut off.
-        beyond = one(writer, "PRAGMA page_count") - pages
-        if beyond > one(writer, "PRAGMA freelist_count") + _LITTLE_PAGES:
+        pages = one(writer, "PRAGMA page_count")
+        # Those that are in the WAL alone; so many must be free, and are cut off.
+        beyond = pages - Path(writer.filename).stat().st_size // PAGE_BYTES
+        if beyond > one(writer, "PRAGMA freelist_count") and not (
+            may_grow and pages < _YOUNG_PAGES
+        ):
             return
         if beyond > 0:
             # Pages that are cut off are not written, unless the cache spills them before.
@@ -189,6 +193,19 @@ def fold(writer: apsw.Connection) -> None:
         refuse(error)
     finally:
         writer.execute("PRAGMA cache_spill = ON")
+
+
+def roll_back(writer: apsw.Connection) -> None:
+    """Undo the transaction that is open, if one is.
+
+    Raises:
+        StorageFull, StorageDamaged: as `refuse`.
+    """
+    if not writer.get_autocommit():
+        try:
+            writer.execute("ROLLBACK")
+        except apsw.Error as error:
+            refuse(error)
 
 
 def refuse(error: apsw.Error) -> NoReturn:

@@ -81,9 +81,9 @@ class JournalFile:
                 if most_bytes <= 0:
                     break
         first = oldest(self._connection)
-        if rows and rows[0].first < first:
+        if rows and (first is None or rows[0].first < first):
             # It was trimmed while it was read, and its segment may have been used again.
-            return self._step(first - 1, _STEP_BYTES)
+            return self._step(first - 1, _STEP_BYTES) if first else []
         return rows
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.errors import StorageFull
-from bridge.journal.room import room_of
+from bridge.journal.room import is_short, room_of
 
 __all__ = ["SLICE_BYTES", "WHOLE_BYTES", "Reserve"]
 
@@ -36,7 +36,7 @@ class Reserve:
 
     def fill(self) -> None:
         """Make it whole, if that leaves as much room again to others."""
-        if self._bytes == WHOLE_BYTES or self._room() < 2 * WHOLE_BYTES:
+        if self._bytes == WHOLE_BYTES or is_short(self._path.parent):
             return
         with suppress(OSError):
             try:

@@ -16,10 +16,13 @@ from bridge import log
 from bridge.errors import StorageFull
 from bridge.health import Health
 
-__all__ = ["room_of", "watch_disk"]
+__all__ = ["is_short", "room_of", "watch_disk"]
 
 _FULL_BYTES = 64 * 1024
 """With less room than this no write of the journal that needs some is sure of it."""
+
+_SHORT_BYTES = 8 * 1024 * 1024
+"""With less room than this what the journal holds for itself is not given to others."""
 
 _log = log.get("journal")
 
@@ -31,6 +34,11 @@ def room_of(folder: Path) -> int:
     """
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
+
+
+def is_short(folder: Path) -> bool:
+    """Return whether the disk of `folder` is as good as full."""
+    return room_of(folder) < _SHORT_BYTES
 
 
 async def watch_disk(folder: Path, health: Health, every_seconds: float = 0.25) -> NoReturn:

@@ -6,7 +6,7 @@ How their frames are read is in `journal.stored`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 import google_crc32c
@@ -14,7 +14,7 @@ import google_crc32c
 from bridge.core.groups import Row, unpack
 from bridge.errors import StorageDamaged
 from bridge.journal.file import one, refuse
-from bridge.journal.segments import Place
+from bridge.journal.segments import Place, Referred
 from bridge.journal.stored import row_with, stored
 from bridge.model import Group, Run
 
@@ -28,10 +28,11 @@ __all__ = [
     "groups_after",
     "inherited",
     "insert",
+    "look",
     "oldest",
-    "oldest_segment",
     "parts",
     "passed",
+    "referred",
 ]
 
 ITEMS = "SELECT name, value FROM items WHERE reader = ? ORDER BY name"
@@ -43,6 +44,11 @@ MOVE = (
     " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, state = excluded.state"
 )
 """Moves the checkpoint of a reader."""
+
+_REFERRED = """
+SELECT segment, max(first), max(iif(typeof(at) = 'integer' AND typeof(size) = 'integer', at + size, 0))
+FROM places WHERE typeof(segment) = 'integer' AND segment BETWEEN 1 AND 999999999999
+GROUP BY segment"""
 
 _NEWEST = 2**63 - 1
 """No record has a higher number."""
@@ -82,26 +88,54 @@ def delete(connection: apsw.Connection, last: int) -> None:
         connection.execute("DELETE FROM places WHERE first <= ?", (last,))
 
 
-def oldest_segment(connection: apsw.Connection) -> int | None:
-    """Return the number of the first segment that a row refers to; None where none does."""
-    found = connection.execute("SELECT segment FROM places ORDER BY first LIMIT 1")
-    return next((segment for (segment,) in found), None)
-
-
-def passed(connection: apsw.Connection, delivered: int) -> tuple[int, int]:
-    """Return segment and place in front of which is nothing but records up to `delivered`."""
-    sql = "SELECT segment, at FROM places WHERE first <= ? ORDER BY first DESC LIMIT 1"
-    return next(connection.execute(sql, (delivered,)), (0, 0))
-
-
-def oldest(connection: apsw.Connection) -> int:
-    """Return the number of the first record kept; 1 where there is none.
+def referred(connection: apsw.Connection) -> dict[int, Referred]:
+    """Return what the rows tell of each segment; what can be none for its form is left out.
 
     Raises:
         StorageDamaged: the file is damaged there.
     """
     try:
-        first: int = one(connection, "SELECT coalesce(min(first), 1) FROM groups")
+        return {segment: Referred(*told) for segment, *told in connection.execute(_REFERRED)}
+    except apsw.Error as error:
+        refuse(error)
+
+
+def passed(connection: apsw.Connection, delivered: int) -> tuple[int, int]:
+    """Return segment and place in front of which is nothing but records up to `delivered`.
+
+    Raises:
+        StorageDamaged: the file is damaged there.
+    """
+    sql = "SELECT segment, at FROM places WHERE first <= ? ORDER BY first DESC LIMIT 1"
+    try:
+        for segment, at in connection.execute(sql, (delivered,)):
+            if isinstance(segment, int) and isinstance(at, int):
+                return segment, at
+    except apsw.Error as error:
+        refuse(error)
+    return 0, 0
+
+
+def look(connection: apsw.Connection, sql: str, values: tuple[str, ...]) -> list[Any]:
+    """Return what `sql` finds.
+
+    Raises:
+        StorageDamaged: it cannot be read.
+    """
+    try:
+        return list(connection.execute(sql, values))
+    except apsw.Error as error:
+        raise StorageDamaged(f"the journal cannot be read: {error}") from error
+
+
+def oldest(connection: apsw.Connection) -> int | None:
+    """Return the number of the first record kept; None where there is none.
+
+    Raises:
+        StorageDamaged: the file is damaged there.
+    """
+    try:
+        first: int | None = one(connection, "SELECT min(first) FROM groups")
     except apsw.Error as error:
         refuse(error)
     return first
@@ -176,7 +210,7 @@ def groups_after(
         first = oldest(connection)
     except apsw.Error as error:
         raise StorageDamaged(f"the journal cannot be read: {error}") from error
-    if groups and groups[0].last < first:
+    if groups and (first is None or groups[0].last < first):
         # It was trimmed while it was read, and its segment may have been used again.
-        return groups_after(connection, first - 1, max_bytes, then)
+        return groups_after(connection, first - 1, max_bytes, then) if first else []
     return groups

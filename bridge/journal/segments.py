@@ -11,15 +11,20 @@ a full disk others do not get its room, and its pages need not be found anew.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from bridge.errors import StorageDamaged, StorageFull, StorageUnusable
+from bridge.journal.room import is_short
+from bridge.settings import JournalSettings
 
-__all__ = ["FEW_SPARES", "Place", "Segments", "segment_path"]
+__all__ = ["FEW_SPARES", "Place", "Referred", "Segments", "segment_path"]
+
+_WHOLE_BYTES, _FEWEST = 16 * 1024 * 1024, 8
+"""Size of a segment; where the cap is low they are smaller, for room comes back by the segment."""
 
 FEW_SPARES = 2
 """Segments that are kept to be used again while the disk has room: the one that is next, and one more."""
@@ -45,27 +50,49 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{_LIVE}{number:0{_DIGITS}d}"
 
 
+class Referred(NamedTuple):
+    """What rows tell of a segment."""
+
+    last_row: int
+    """Number of the first record of the last row that refers to it."""
+    end: int
+    """Where the last of their frames end."""
+
+
 class Segments:
-    """Those of the journal in `folder`, for the thread that writes.
+    """Those of a journal, for the thread that writes."""
 
-    Raises:
-        StorageUnusable: the folder cannot be read.
-    """
+    def __init__(
+        self, settings: JournalSettings, referred: Mapping[int, Referred], last_row: int
+    ) -> None:
+        """`referred` is what rows tell at the start, by segment; `last_row` begins with that record.
 
-    def __init__(self, folder: Path, whole_bytes: int) -> None:
-        self._folder = folder
-        self._whole_bytes = whole_bytes
+        A segment of which no row tells may be one whose rows are damaged: it is kept as long as any of
+        the rows that there are.
+
+        Raises:
+            StorageUnusable: the folder cannot be read.
+        """
+        self._folder = folder = settings.dir
+        self._large_bytes = settings.large_bytes
+        self._whole_bytes = min(_WHOLE_BYTES, settings.max_bytes // _FEWEST)
         """A segment that has so many is not written on."""
         try:
-            self._sizes = {
-                int(path.name.removeprefix(_LIVE)): path.stat().st_size
-                for path in sorted(folder.glob(_LIVE + "[0-9]" * _DIGITS))
-            }
-            self._spares = sorted(folder.glob(_SPARE + "[0-9]" * _DIGITS))
             self._entries = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            sizes = _sizes(folder, _LIVE)
+            self._spares = _sizes(folder, _SPARE)
+            """Size by number; a number is given once, and never to another segment."""
         except OSError as error:
             raise StorageUnusable(f"cannot read {folder}: {error.strerror}") from error
-        self._last = max(self._sizes, default=0)
+        self._live = {
+            number: Referred(seen.last_row, min(max(seen.end, 0), size))
+            if (seen := referred.get(number))
+            else Referred(last_row, size)
+            for number, size in sizes.items()
+        }
+        self.used = sum(each.end for each in self._live.values())
+        """Bytes of those that rows refer to, or did until lately."""
+        self._last = max((0, *sizes, *self._spares, *referred))
         self._file: int | None = None
         """The one that is written."""
         self._end = self._taken_to = 0
@@ -73,69 +100,82 @@ class Segments:
         self._let_go = (self._last + 1, 0)
         """Segment and place up to which the page cache was told to let go."""
 
-    @property
-    def used(self) -> int:
-        """Bytes of those that rows refer to, or did until lately."""
-        return sum(self._sizes.values())
+    def place(
+        self, frames: Sequence[list[bytes]], *, otherwise: bool = False
+    ) -> Sequence[Place | None]:
+        """Write and sync the frames of a commit's rows if they are many, or `otherwise` if they are few.
 
-    def write(self, frames: Sequence[list[bytes]]) -> list[Place]:
-        """Write and sync the frames of a commit's rows. They are let stand by `keep`.
+        Few are taken for many where room is short and there are spares: the database has no such room.
+        Returns where those of each row are, None for what belongs into the row itself. They are let
+        stand by `keep`.
 
         Raises:
             StorageFull: there is no room, or they could not be written. It can be tried again.
             StorageDamaged: they could not be synced.
         """
-        if self._file is None or self._end >= self._whole_bytes:
-            self._begin()
+        least = 0 if self._spares and is_short(self._folder) else self._large_bytes
+        are_many = sum([len(each) for row in frames for each in row]) >= least
+        if not frames or are_many == otherwise:
+            return [None] * len(frames)
+        if self._file is not None and self._end < self._whole_bytes:
+            try:
+                return self._written(frames)
+            except StorageFull:
+                if not self._spares:
+                    raise
+        # A spare has its room already, where a segment would have to grow.
+        self._begin()
         try:
             return self._written(frames)
         except StorageFull:
-            if not self._spares:
-                raise
-        # A spare has its room already, where the segment would have to grow.
-        self._begin()
-        return self._written(frames)
+            self._give_up(self._last)
+            raise
 
-    def keep(self) -> bool:
-        """Note that what was written last is committed; say whether the segment is whole with it."""
+    def keep(self, last_row: int) -> bool:
+        """Note that a commit stands whose last row begins with that record.
+
+        Returns whether the segment is whole with it.
+        """
         before, self._end = self._end, self._taken_to
+        self._live[self._last] = Referred(last_row, self._end)
+        self.used += self._end - before
         return before < self._whole_bytes <= self._end
 
-    def drop(self, oldest: int | None, spares: int) -> None:
-        """Give up the segments in front of `oldest`, or all; keep so many to be used again.
+    def drop(self, kept: int | None, *, keep_all: bool = False) -> None:
+        """Give up the segments of which all rows are gone; some are used again, all if room is short.
 
-        What referred to them must be gone from the disk.
+        `kept` is the record with which the first row begins, None where there is no row. What is gone
+        must be gone from the disk.
 
         Raises:
             StorageFull: the folder cannot be changed.
         """
-        given_up = [each for each in self._sizes if oldest is None or each < oldest]
-        if self._file is not None and self._last in given_up:
-            self._leave()
-        try:
-            for number in given_up:
-                spare = self._folder / f"{_SPARE}{number:0{_DIGITS}d}"
-                segment_path(self._folder, number).rename(spare)
-                del self._sizes[number]
-                self._spares.append(spare)
-            while len(self._spares) > spares:
-                self._spares.pop().unlink()
-        except OSError as error:
-            _refuse(error)
+        gone = [each for each, (last, _) in self._live.items() if kept is None or last < kept]
+        for number in gone:
+            self._give_up(number)
+        while len(self._spares) > FEW_SPARES and not (keep_all or is_short(self._folder)):
+            number = min(self._spares, key=self._spares.__getitem__)
+            try:
+                self._path(_SPARE, number).unlink(missing_ok=True)
+            except OSError as error:
+                _refuse(error)
+            del self._spares[number]
 
     def let_go(self, passed: tuple[int, int]) -> None:
         """Let the page cache go of what is in front of that segment and place, if written since the start."""
         if passed <= self._let_go or not hasattr(os, "posix_fadvise"):
             return
-        for number in self._sizes:
+        for number, (_, end) in self._live.items():
             if self._let_go[0] <= number <= passed[0]:
                 # It is advice: a file system that does not take it is no reason to end.
                 with suppress(OSError):
-                    self._advise(number, passed[1] if number == passed[0] else 0)
+                    self._advise(number, passed[1] if number == passed[0] else end)
         self._let_go = passed
 
     def _advise(self, number: int, size: int) -> None:
-        """Let go of the first `size` bytes of a segment; 0 for all."""
+        if not size:
+            # It would mean all of it.
+            return
         file = os.open(segment_path(self._folder, number), os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.posix_fadvise(file, 0, size, os.POSIX_FADV_DONTNEED)
@@ -147,15 +187,39 @@ class Segments:
         number = self._last + 1
         path = segment_path(self._folder, number)
         try:
-            if self._spares:
-                self._spares[-1].rename(path)
-                del self._spares[-1]
+            self._take_spare(path)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._last = number
-            self._sizes[number] = 0
         except OSError as error:
             _refuse(error)
+        self._last = number
+        self._live[number] = Referred(0, 0)
         _sync(self._entries)
+
+    def _take_spare(self, path: Path) -> None:
+        """Let the largest spare be the segment at `path`, if there is one."""
+        while self._spares:
+            number = max(self._spares, key=self._spares.__getitem__)
+            del self._spares[number]
+            # It may have been deleted, by one who is short of room.
+            with suppress(FileNotFoundError):
+                self._path(_SPARE, number).rename(path)
+                return
+
+    def _give_up(self, number: int) -> None:
+        """Let a segment be a spare."""
+        if number == self._last:
+            self._leave()
+        path, spare = segment_path(self._folder, number), self._path(_SPARE, number)
+        try:
+            with suppress(FileNotFoundError):
+                path.rename(spare)
+                self._spares[number] = spare.stat().st_size
+        except OSError as error:
+            _refuse(error)
+        self.used -= self._live.pop(number).end
+
+    def _path(self, prefix: str, number: int) -> Path:
+        return self._folder / f"{prefix}{number:0{_DIGITS}d}"
 
     def _written(self, frames: Sequence[list[bytes]]) -> list[Place]:
         assert self._file is not None
@@ -174,7 +238,6 @@ class Segments:
             _refuse(error)
         _sync(self._file)
         self._taken_to = at + len(padding)
-        self._sizes[self._last] = max(self._sizes[self._last], self._taken_to)
         return places
 
     def _leave(self) -> None:
@@ -187,6 +250,11 @@ class Segments:
         """Close what is open."""
         self._leave()
         os.close(self._entries)
+
+
+def _sizes(folder: Path, prefix: str) -> dict[int, int]:
+    found = {path.name.removeprefix(prefix): path for path in folder.glob(f"{prefix}*")}
+    return {int(name): path.stat().st_size for name, path in found.items() if name.isdecimal()}
 
 
 def _write(file: int, pieces: list[bytes], at: int) -> None:

@@ -14,12 +14,11 @@ checkpoints that are durable. On a full disk an alert and the trimming have the 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 import google_crc32c
@@ -27,28 +26,36 @@ import google_crc32c
 from bridge.core.flight import Flight
 from bridge.core.groups import Row, pack
 from bridge.core.hot import Hot
-from bridge.errors import StorageDamaged, StorageFull
+from bridge.errors import StorageFull
 from bridge.journal import rows
 from bridge.journal.cache import PageCache
-from bridge.journal.file import PAGE_BYTES, WalLength, fold, fold_behind, one, read_only, refuse
+from bridge.journal.file import (
+    PAGE_BYTES,
+    WalLength,
+    fold,
+    fold_behind,
+    one,
+    read_only,
+    refuse,
+    roll_back,
+)
 from bridge.journal.marks import Marks
 from bridge.journal.reserve import Reserve
-from bridge.journal.segments import FEW_SPARES, Place, Segments
+from bridge.journal.segments import Segments
 from bridge.metrics import Metrics
 from bridge.model import Group, Run
 from bridge.settings import JournalSettings
 
 __all__ = ["Journal"]
 
-_OLD = "SELECT first FROM groups WHERE first + count - 1 <= ? ORDER BY first LIMIT ?"
+_OLD = (
+    "SELECT first FROM groups WHERE first <= ?1 AND first + count - 1 <= ?1 ORDER BY first LIMIT ?2"
+)
 _TRIM_ROWS, _VACUUM_PAGES = 64, 2_000
 """Rows deleted, and pages given back, in one transaction: no commit waits long behind it."""
 
 _ROOM_ROWS = 1_000
 """The same where nothing can be committed meanwhile: the fewer transactions, the less room."""
-
-_SEGMENT_BYTES, _SEGMENTS = 16 * 1024 * 1024, 8
-"""Size of a segment; where the cap is low they are smaller, for room comes back by the segment."""
 
 _HOT_BYTES = 4 * 1024 * 1024
 """Of what was committed last, kept in memory for readers that keep up."""
@@ -96,8 +103,7 @@ class Journal:
         self._durable = dict(self._readers)
         self._marks = Marks(settings.replay_seconds, self.head)
         self._cache = PageCache(writer, self._wal)
-        whole = min(_SEGMENT_BYTES, settings.max_bytes // _SEGMENTS)
-        self._segments = Segments(Path(writer.filename).parent, whole)
+        self._segments = Segments(settings, rows.referred(writer), self._inherited.last_row)
 
     # Reading
 
@@ -129,7 +135,7 @@ class Journal:
 
         A reader that is new starts at the oldest record kept. One that is gone holds nothing back.
         """
-        first = rows.oldest(self._writer)
+        first = rows.oldest(self._writer) or 1
         names = list(readers)
         self._readers = {name: self._readers.get(name, first - 1) for name in names}
         self._durable = {name: self._durable.get(name, first - 1) for name in names}
@@ -139,9 +145,11 @@ class Journal:
         write = self._commit_urgently if urgent else self._commit_within_cap
         try:
             groups = await self._committed(write, runs)
-        except StorageFull:
+        except StorageFull as error:
+            self._metrics.storage_refused(error)
             await self._in(self._write_thread, self._make_room)
-            groups = await self._committed(write, runs)
+            again = self._commit_urgently if urgent else self._commit_anyhow
+            groups = await self._committed(again, runs)
         return groups[-1].last
 
     async def advance(
@@ -152,18 +160,12 @@ class Journal:
 
     def items(self, reader: str) -> list[tuple[str, bytes]]:
         """See `ports.Journal`."""
-        return self._look(rows.ITEMS, (reader,))
+        return rows.look(self._items, rows.ITEMS, (reader,))
 
     def item(self, reader: str, name: str) -> bytes | None:
         """See `ports.Journal`."""
-        found = self._look(rows.ITEM, (reader, name))
+        found = rows.look(self._items, rows.ITEM, (reader, name))
         return found[0][0] if found else None
-
-    def _look(self, sql: str, values: tuple[str, ...]) -> list[Any]:
-        try:
-            return list(self._items.execute(sql, values))
-        except apsw.Error as error:
-            raise StorageDamaged(f"the journal cannot be read: {error}") from error
 
     def checkpoint(self, reader: str, seq: int, state: bytes | None = None) -> None:
         """See `ports.Journal`."""
@@ -220,17 +222,27 @@ class Journal:
         self._respect_cap()
         return self._commit(runs)
 
+    def _commit_anyhow(self, runs: Sequence[Run]) -> list[Group]:
+        """Commit in the room of rows or in that of segments, where there is some."""
+        self._respect_cap()
+        try:
+            return self._commit(runs)
+        except StorageFull:
+            return self._commit(runs, otherwise=True)
+
     def _commit(
         self,
         runs: Sequence[Run] = (),
         advance: tuple[str, int, Mapping[str, bytes | None]] | None = None,
+        *,
+        otherwise: bool = False,
     ) -> list[Group]:
         head, groups, packed = self._written, list[Group](), list[Row[list[bytes]]]()
         for part in rows.parts(runs):
             packed.append(pack(head + 1, part, google_crc32c.extend))
             groups.append(Group(head + 1, head + packed[-1].records, tuple(part)))
             head = groups[-1].last
-        places = self._placed(packed)
+        places = self._segments.place([row.frames for row in packed], otherwise=otherwise)
         moved = {n: seq for n, seq in self._readers.items() if self._durable.get(n) != seq}
         write = self._writer.execute
         try:
@@ -249,31 +261,16 @@ class Journal:
                         write("INSERT OR REPLACE INTO items VALUES (?,?,?)", (reader, item, value))
             write("COMMIT")
         except apsw.Error as error:
-            self._roll_back()
+            roll_back(self._writer)
             refuse(error)
         self._written = head
         self._durable.update(moved)
         if advance:
             # Here, and not where it is awaited: whoever waits may be cancelled meanwhile.
             self._durable[advance[0]] = self._readers[advance[0]] = advance[1]
-        whole = any(places) and self._segments.keep()
+        whole = any(places) and self._segments.keep(packed[-1].first)
         fold_behind(self._writer, self._wal.pages, at_once=whole)
         return groups
-
-    def _placed(self, packed: Sequence[Row[list[bytes]]]) -> Sequence[Place | None]:
-        """Write the frames of a large commit to a segment."""
-        frames = [row.frames for row in packed]
-        size = sum([len(piece) for pieces in frames for piece in pieces])
-        if not frames or size < self._settings.large_bytes:
-            return [None] * len(packed)
-        return self._segments.write(frames)
-
-    def _roll_back(self) -> None:
-        if not self._writer.get_autocommit():
-            try:
-                self._writer.execute("ROLLBACK")
-            except apsw.Error as error:
-                refuse(error)
 
     def _respect_cap(self) -> None:
         """Refuse to grow past the cap; what was delivered makes room first, horizon or not."""
@@ -292,12 +289,14 @@ class Journal:
         """
         spend = partial(self._reserve.spend, spare=_FOR_ALERTS)
         try:
+            # The WAL has room then for what follows.
+            fold(self._writer)
             if self._readers != self._durable:
                 spend(self._commit)
             again = True
             while again:
                 again = spend(partial(self._trim, everything=True))
-                spend(partial(fold, self._writer))
+                spend(partial(fold, self._writer, may_grow=True))
         except StorageFull:
             # It is tried again with the next write.
             return
@@ -326,11 +325,12 @@ class Journal:
             limit = delivered if everything or over else min(delivered, expired)
             most = _ROOM_ROWS if everything else _TRIM_ROWS
             old = list(self._writer.execute(_OLD, (limit, most)))
+            if old:
+                rows.delete(self._writer, *old[-1])
+            # Also without: a crash may have come between the two.
+            self._segments.drop(rows.oldest(self._writer), keep_all=everything)
             if not old:
                 return False
-            rows.delete(self._writer, *old[-1])
-            oldest = rows.oldest_segment(self._writer)
-            self._segments.drop(oldest, sys.maxsize if everything else FEW_SPARES)
             if not everything:
                 # Each row of the answer is a page given back: it must be read to the end.
                 list(self._writer.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"))

@@ -68,9 +68,10 @@ def _stored_row(
     else:
         frames = in_segments.of(*place) if all(isinstance(each, int) for each in place) else None
     told = ((count, int), (checksum, int), (head, bytes))
-    if frames is None or not all(isinstance(value, type_) for value, type_ in told):
+    if not all(isinstance(value, type_) for value, type_ in told):
         return StoredRow(Row(first, 0, b"", b"", 0), follower)
-    return StoredRow(Row(first, count, head, frames, checksum), follower)
+    # Without its frames it still tells how many records there were.
+    return StoredRow(Row(first, count, head, frames or b"", checksum), follower)
 
 
 class _InRows:

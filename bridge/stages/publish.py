@@ -259,12 +259,13 @@ class Lane:
             await asyncio.sleep(0)
             size += weight(part)
             part = next(self._ahead, None) if size < self._step_bytes else None
-        last, fits = rendered[-1].last, self._all_fit(messages)
-        return _Batch(last, received_ns, messages, rendered, fits)
+        # All may be trimmed that a sink which was set back has lost.
+        last = rendered[-1].last if rendered else self._journal.head
+        return _Batch(last, received_ns, messages, rendered, self._all_fit(messages))
 
-    async def _read_on(self, after: int) -> Group:
+    async def _read_on(self, after: int) -> Group | None:
         self._ahead = _cut(await self._journal.read(after, self._step_bytes), after)
-        return next(self._ahead)
+        return next(self._ahead, None)
 
     async def _send(self, batch: _Batch, before: asyncio.Task[None] | None) -> None:
         """Send `batch` as soon as the one `before` it is acknowledged; fail if that one fails."""

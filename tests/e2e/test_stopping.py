@@ -75,11 +75,11 @@ async def test_what_the_tracker_was_about_to_say_is_published_too(
     class Slow(Journal):
         """On a disk that takes its time for what the tracker says."""
 
-        def _commit(self, runs: Any = (), advance: Any = None) -> list[Group]:
+        def _commit(self, runs: Any = (), advance: Any = None, **how: Any) -> list[Group]:
             if runs and advance:
                 loop.call_soon_threadsafe(saying.set)
                 time.sleep(0.3)
-            return super()._commit(runs, advance)
+            return super()._commit(runs, advance, **how)
 
     monkeypatch.setattr(bridge.journal, "Journal", Slow)
     feed, frames = ChainFeed(1), list[bytes]()

@@ -83,13 +83,13 @@ MUTANTS = (
     Mutant(
         "segment-given-up-too-soon",
         "D4: a segment is used again while rows refer to it",
-        (Edit(_SEGMENTS, "or each < oldest]", "or each <= oldest]"),),
+        (Edit(_SEGMENTS, "or last < kept]", "or last <= kept]"),),
         (_SEGMENTS_TEST + "test_segments_that_nothing_refers_to_are_used_again",),
     ),
     Mutant(
         "segment-read-while-used-again",
         "D8: what was trimmed while it was read is told as damage",
-        (Edit(_ROWS, "groups[0].last < first", "not first"),),
+        (Edit(_ROWS, "groups[0].last < first)", "not first)"),),
         (_SEGMENTS_TEST + "test_what_is_trimmed_while_it_is_read_is_no_damage",),
     ),
     Mutant(

@@ -99,6 +99,19 @@ async def test_what_was_there_at_the_start_is_left_alone(
         assert sum(map(in_memory, tmp_path.glob(files))) >= before - PAGE_BYTES
 
 
+async def test_a_segment_of_which_nothing_is_passed_stays_in_memory(tmp_path: Path) -> None:
+    needs_a_page_cache(tmp_path)
+    async with opened(tmp_path, large_bytes=0, replay_seconds=3600) as journal:
+        journal.register(["reader"])
+        await fill(journal, 20, size=MIB)
+        first, second = sorted(tmp_path.glob("segment-*"))
+        journal.checkpoint("reader", 17)
+        await journal.flush()
+        journal._tidy()
+        assert in_memory(first) == 0
+        assert in_memory(second) > 0.9 * second.stat().st_size
+
+
 async def test_a_file_system_that_takes_no_advice_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

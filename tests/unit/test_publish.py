@@ -424,6 +424,20 @@ async def test_what_the_broker_lost_is_sent_again_and_told_once() -> None:
     assert bench.counted("sink_regressed_total", sink="scripted") == 1
 
 
+async def test_what_the_broker_lost_and_the_journal_has_no_more_is_passed_over() -> None:
+    bench, sent = Bench(), events(range(8))
+    bench.accept(*sent)
+    bench.journal.checkpoint(bench.sink.name, 8)
+    bench.sink.last, bench.sink.lost = Tail(5, id_of(bench, sent[4])), True
+    bench.journal.trims = True
+    async with publishing(bench):
+        await until(lambda: bench.position == 9)
+        bench.journal.trims = False
+        bench.accept(*events(range(2)))
+        await bench.all_published()
+    assert bench.sequence == [10, 11]
+
+
 async def test_a_connection_that_is_lost_while_nothing_is_sent_is_noticed() -> None:
     bench = Bench()
     async with publishing(bench):

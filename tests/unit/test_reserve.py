@@ -12,6 +12,7 @@ from bridge.core.framing import frame
 from bridge.errors import StorageFull
 from bridge.journal import Journal, open_journal
 from bridge.journal.reserve import SLICE_BYTES, WHOLE_BYTES, Reserve
+from bridge.journal.segments import FEW_SPARES
 from bridge.metrics import Metrics
 from bridge.model import Run
 from bridge.settings import JournalSettings
@@ -99,6 +100,46 @@ async def test_on_a_full_disk_what_was_delivered_makes_room_which_nobody_else_ge
                 await _fed(journal, 1_000, size)
             assert journal.head > full + 50 * _EVENT_BYTES // size
             full = journal.head
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(1_000_000, 10_000), (1_000_000, 200_000), (_EVENT_BYTES, 1_000_000)],
+    ids=["segments, then small ones", "segments, then middling ones", "rows, then large ones"],
+)
+async def test_on_a_full_disk_what_was_delivered_makes_room_for_commits_of_another_size(
+    disk: SmallDisk, before: int, after: int
+) -> None:
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        journal.register(["sink"])
+        await _fed(journal, 40_000_000 // before, before)
+        await _until_full(journal, disk, before)
+        for _ in range(60):
+            journal.checkpoint("sink", journal.head)
+            await _fed(journal, 2_000_000 // after, after)
+            disk.fill()
+        (*_, last) = await journal.read(journal.head - 1, 1 << 30)
+        assert not last.damaged
+
+
+async def test_spares_stay_for_as_long_as_room_is_short(disk: SmallDisk) -> None:
+    async with open_journal(_settings(disk), Metrics()) as journal:
+        journal.register(["sink"])
+        await _fed(journal, 60, 1_000_000)
+        await _until_full(journal, disk, 1_000_000)
+        journal.checkpoint("sink", 60)
+        await journal._in(journal._write_thread, journal._make_room)
+        folder = disk.folder / "journal"
+        assert len(list(folder.glob("spare-*"))) == 4
+        for size in (0, 1_000_000):
+            await _fed(journal, 1, size)
+            journal.checkpoint("sink", journal.head)
+            await journal.flush()
+            await journal._in(journal._write_thread, journal._trim)
+        assert len(list(folder.glob("s*-0*"))) == 4
+        disk.free()
+        await journal._in(journal._write_thread, journal._trim)
+        assert len(list(folder.glob("spare-*"))) == FEW_SPARES
 
 
 async def test_making_room_leaves_enough_of_the_reserve_for_an_alert(disk: SmallDisk) -> None:

@@ -199,6 +199,112 @@ async def test_a_segment_that_cannot_be_read_is_told_as_storage(
             await stored(journal)
 
 
+async def test_a_damaged_place_gives_up_no_segment_that_other_rows_refer_to(
+    tmp_path: Path,
+) -> None:
+    for number, value in enumerate(("NULL", "999", "7", "0", "-1", str(2**62))):
+        folder = tmp_path / str(number)
+        async with opened(folder, large_bytes=0, replay_bytes=0) as journal:
+            await fill(journal, 8)
+            journal._writer.execute(f"UPDATE places SET segment = {value} WHERE first = 4")
+        async with opened(folder, large_bytes=0, replay_bytes=0) as journal:
+            journal.register(["reader"])
+            for _ in range(2):
+                journal.checkpoint("reader", 3)
+                await journal.flush()
+                journal._tidy()
+                await _trim(journal)
+                found = await stored(journal, 3)
+                assert [group.first for group in found] == list(range(4, journal.head + 1))
+                assert [group.first for group in found if group.damaged] == [4]
+                await fill(journal, 1)
+            journal.checkpoint("reader", journal.head)
+            await journal.flush()
+            journal._tidy()
+            await _trim(journal)
+            assert _files(folder) == []
+
+
+async def test_a_number_is_never_given_to_another_segment(tmp_path: Path) -> None:
+    settings = {"large_bytes": 0, "replay_bytes": 0, "max_bytes": _CAP}
+    seen: set[str] = set()
+    for _ in range(4):
+        async with opened(tmp_path, **settings) as journal:
+            journal.register(["reader"])
+            for _ in range(3):
+                await fill(journal, 3, size=MIB)
+                new = {name.removeprefix("segment-") for name in _files(tmp_path)}
+                assert not new & seen
+                journal.checkpoint("reader", journal.head)
+                await journal.flush()
+                await _trim(journal)
+                assert _files(tmp_path) == []
+                seen |= new
+
+
+async def test_a_number_that_a_row_names_is_not_given_again_though_the_file_is_missing(
+    tmp_path: Path,
+) -> None:
+    settings = {"large_bytes": 0, "replay_bytes": 0, "max_bytes": _CAP}
+    async with opened(tmp_path, **settings) as journal:
+        await fill(journal, 8, size=MIB)
+    for name in _files(tmp_path)[1:]:
+        (tmp_path / name).unlink()
+    async with opened(tmp_path, **settings) as journal:
+        journal.register(["reader"])
+        await fill(journal, 2, size=MIB)
+        journal.checkpoint("reader", 6)
+        await journal.flush()
+        await _trim(journal)
+        found = await stored(journal, 6)
+        assert [(group.first, bool(group.damaged)) for group in found] == [
+            *((7, True), (8, True)),
+            *((9, False), (10, False)),
+        ]
+
+
+async def test_the_newest_that_is_missing_is_a_damaged_group_as_any_other(tmp_path: Path) -> None:
+    async with opened(tmp_path, large_bytes=0) as journal:
+        await fill(journal, 2)
+        await journal.append([numbered(3, 5)])
+        segment_path(tmp_path, 1).unlink()
+        for after in range(2, 7):
+            (group,) = await stored(journal, after)
+            assert (group.first, group.last, bool(group.damaged)) == (3, 7, True)
+
+
+async def test_segments_of_rows_that_were_deleted_before_a_crash_are_given_up_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    settings = {"large_bytes": 0, "max_bytes": _CAP}
+    async with opened(tmp_path, **settings) as journal:
+        journal.register(["reader"])
+        await fill(journal, 15, size=MIB)
+        journal.checkpoint("reader", 15)
+        await journal.flush()
+        rows.delete(journal._writer, 15)
+    async with opened(tmp_path, **settings) as journal:
+        journal.register(["reader"])
+        await fill(journal, 15, size=MIB)
+        assert held(await stored(journal)) == right(16, 30)
+
+
+async def test_what_is_used_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    settings = {"large_bytes": 0, "max_bytes": _CAP, "replay_bytes": 0}
+    async with opened(tmp_path, **settings) as journal:
+        journal.register(["reader"])
+        await fill(journal, 8, size=MIB)
+        journal.checkpoint("reader", 8)
+        await journal.flush()
+        await _trim(journal)
+        # In a spare, which is larger.
+        await fill(journal, 1)
+        before = journal._segments.used
+        assert 0 < before < MIB
+    async with opened(tmp_path, **settings) as journal:
+        assert 0 < journal._segments.used <= before
+
+
 # What fails when it is written
 
 
@@ -207,6 +313,10 @@ def _raising(error: int) -> Callable[..., Any]:
         raise OSError(error, os.strerror(error))
 
     return fails
+
+
+def _full(*_: object) -> None:
+    raise apsw.FullError("made by the test")
 
 
 async def test_a_sync_that_failed_ends_it_and_nothing_refers_to_it(
@@ -237,24 +347,77 @@ async def test_a_write_that_failed_is_told_as_full_leaves_nothing_and_can_be_don
         before = segment_path(tmp_path, 1).stat().st_size
         with monkeypatch.context() as patched:
             patched.setattr(os, "pwrite", half)
+            patched.setattr(rows, "insert", _full)
             for _ in range(3):
                 with pytest.raises(StorageFull):
                     await fill(journal, 1, size=MIB)
                 assert segment_path(tmp_path, 1).stat().st_size == before
+            # Where the database has room it is taken.
+            patched.undo()
+            patched.setattr(os, "pwrite", half)
+            await fill(journal, 1, size=MIB)
         await fill(journal, 1, size=MIB)
-        assert held(await stored(journal)) == right(1, 2)
+        assert [first for first, *_ in _places(journal)] == [1, 3]
+        assert held(await stored(journal)) == right(1, 3)
+
+
+async def test_a_commit_that_no_spare_has_room_for_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+
+    def never_grows(file: int, content: bytes, at: int) -> int:
+        if at + len(content) > os.fstat(file).st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, content, at)
+
+    async with opened(tmp_path, large_bytes=0, replay_seconds=3600, max_bytes=_CAP) as journal:
+        journal.register(["reader"])
+        await fill(journal, 6, size=MIB)
+        journal.checkpoint("reader", 6)
+        await journal._in(journal._write_thread, journal._make_room)
+        spares = {path.stat().st_ino for path in tmp_path.glob("spare-*")}
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", never_grows)
+            patched.setattr(rows, "insert", _full)
+            for _ in range(5):
+                with pytest.raises(StorageFull):
+                    await fill(journal, 1, size=4 * MIB)
+        assert spares <= {path.stat().st_ino for path in tmp_path.glob("spare-*")}
+        assert (_files(tmp_path), journal._segments.used) == ([], 0)
+        await fill(journal, 2, size=MIB)
+        assert held(await stored(journal, 6)) == right(7, 8)
+
+
+async def test_spares_that_somebody_deletes_are_done_without(tmp_path: Path) -> None:
+    async with opened(tmp_path, large_bytes=0, replay_seconds=3600, max_bytes=_CAP) as journal:
+        journal.register(["reader"])
+        await fill(journal, 6, size=MIB)
+        journal.checkpoint("reader", 6)
+        await journal._in(journal._write_thread, journal._make_room)
+        for spare in tmp_path.glob("spare-*"):
+            spare.unlink()
+        await fill(journal, 6, size=MIB)
+        journal.checkpoint("reader", 12)
+        await journal._in(journal._write_thread, journal._make_room)
+        for spare in tmp_path.glob("spare-*"):
+            spare.unlink()
+        await fill(journal, 1, size=MIB)
+        journal.checkpoint("reader", 13)
+        await journal.flush()
+        await _trim(journal, everything=True)
+        await fill(journal, 1, size=MIB)
+        await _trim(journal)
+        assert held(await stored(journal, 13)) == right(14, 14)
 
 
 async def test_what_was_written_and_not_committed_is_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
-        raise apsw.FullError("made by the test")
-
     async with opened(tmp_path, large_bytes=0) as journal:
         await fill(journal, 1)
         with monkeypatch.context() as patched:
-            patched.setattr(rows, "insert", fails)
+            patched.setattr(rows, "insert", _full)
             for _ in range(3):
                 with pytest.raises(StorageFull):
                     await fill(journal, 1, size=MIB)
@@ -275,8 +438,9 @@ async def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
 # Others
 
 
+@pytest.mark.parametrize("following", [0, 2])
 async def test_what_is_trimmed_while_it_is_read_is_no_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, following: int
 ) -> None:
     unpack = groups.unpack
     async with opened(tmp_path, large_bytes=0, replay_seconds=3600, max_bytes=_CAP) as journal:
@@ -288,15 +452,15 @@ async def test_what_is_trimmed_while_it_is_read_is_no_damage(
         def late(*given: Any) -> Group:
             monkeypatch.setattr(rows, "unpack", unpack)
             journal._make_room()
-            # The room of what was to be read.
-            journal._commit([numbered(3, size=2 * MIB)])
-            journal._commit([numbered(4, size=2 * MIB)])
+            # In the room of what was to be read.
+            for number in range(3, 3 + following):
+                journal._commit([numbered(number, size=2 * MIB)])
             return unpack(*given)
 
         monkeypatch.setattr(rows, "unpack", late)
         found = await stored(journal)
         assert not any(group.damaged for group in found)
-        assert held(found) == right(3, 4)
+        assert held(found) == right(3, 2 + following)
 
 
 async def test_a_journal_without_segments_is_read_and_written_on(tmp_path: Path) -> None:
