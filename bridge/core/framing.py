@@ -102,7 +102,7 @@ class FrameDecoder:
     def __init__(self, *, max_payload: int, compiled: ModuleType | None = native) -> None:
         self._max_payload = max_payload
         self._compiled = compiled
-        self._chunks: list[bytes | bytearray] = []
+        self._chunks: list[bytes | bytearray | memoryview] = []
         """What is held back. Each byte is copied once, when its frame is whole."""
         self._size = 0
         self._needed = HEADER_BYTES
@@ -113,8 +113,8 @@ class FrameDecoder:
         """Bytes of the unfinished frame held back."""
         return self._size
 
-    def receive(self, chunk: bytes) -> None:
-        """Store `chunk`; parses nothing."""
+    def receive(self, chunk: bytes | memoryview) -> None:
+        """Store `chunk`; parses nothing. What a memoryview shows may change once `take` was called."""
         chunks = self._chunks
         if not chunks or len(chunk) >= _CHUNK_BYTES:
             chunks.append(chunk)
@@ -135,6 +135,7 @@ class FrameDecoder:
         """
         if self._size < self._needed:
             # A large frame arrives in hundreds of reads: look again only when it can be whole.
+            self._keep()
             return 0, b""
         *begun, last = self._chunks
         at = self._needed - (self._size - len(last))
@@ -143,9 +144,13 @@ class FrameDecoder:
         # The frame that was begun ends at `at`; others may follow.
         count, end = whole_frames(memoryview(last)[at:], self._max_payload, self._compiled)
         count, at = count + bool(begun), at + end
-        self._needed = self._next(last, at, is_first=not count)
+        try:
+            self._needed = self._next(last, at, is_first=not count)
+        finally:
+            if not count:
+                self._chunks = [last]
+                self._keep()
         if not count:
-            self._chunks = [last]
             return 0, b""
         if begun or at < len(last):
             taken = b"".join((*begun, memoryview(last)[:at]))
@@ -153,9 +158,14 @@ class FrameDecoder:
             taken = bytes(last)
         self._chunks = [last[at:]] if at < len(last) else []
         self._size = len(last) - at
+        self._keep()
         return count, taken
 
-    def _next(self, buffer: bytes | bytearray, at: int, *, is_first: bool) -> int:
+    def _keep(self) -> None:
+        if self._chunks and isinstance(self._chunks[-1], memoryview):
+            self._chunks[-1] = bytes(self._chunks[-1])
+
+    def _next(self, buffer: bytes | bytearray | memoryview, at: int, *, is_first: bool) -> int:
         """Return how many bytes the unfinished frame at `at` has, or its header where that is cut.
 
         Raises:

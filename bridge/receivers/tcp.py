@@ -27,6 +27,7 @@ from bridge.settings import FeedSettings
 __all__ = ["TcpReceiver", "open_tcp"]
 
 _log = log.get("tcp")
+_READ_BYTES = 256 * 1024
 _CHECK_SECONDS = 1
 _REFUSAL_LOG_SECONDS = 10
 _NODE_LINES = 20
@@ -55,6 +56,8 @@ class TcpReceiver:
             per_second=settings.max_new_connections_per_second,
         )
         self.connections: set[_Connection] = set()
+        self.buffer = memoryview(bytearray(_READ_BYTES))
+        """What is read, of any connection, until it is looked at."""
         self.buffered = 0
         """Bytes of unfinished frames, of all connections."""
         self.certificates = Certificates(settings) if settings.tls_cert is not None else None
@@ -118,7 +121,7 @@ class TcpReceiver:
             max(self.connections, key=lambda connection: connection.pending).end("buffers-full")
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     def __init__(self, receiver: TcpReceiver) -> None:
         self._receiver = receiver
         self._feed = receiver.feed
@@ -164,11 +167,16 @@ class _Connection(asyncio.Protocol):
         if self._feed.congested:
             self._pause()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One for all: what was read is looked at before anything else is read.
+        return self._receiver.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if not self._entered:
             return
+        data: bytes | memoryview = self._receiver.buffer[:nbytes]
         if self._tls is not None:
-            data = self._within_tls(self._tls, data)
+            data = self._within_tls(self._tls, bytes(data))
             if not data:
                 return
         decoder = self._decoder

@@ -18,10 +18,15 @@ TCP = [name for name in SMALL if not small_capture(name).is_udp]
 
 
 def payloads_of(decoder: FrameDecoder, chunk: bytes) -> list[bytes]:
-    decoder.receive(chunk)
+    """What a receiver gets that reads into one buffer time and again."""
+    buffer = bytearray(chunk)
+    decoder.receive(memoryview(buffer))
     found: list[bytes] = []
     while True:
-        count, frames = decoder.take()
+        try:
+            count, frames = decoder.take()
+        finally:
+            buffer[:] = b"\xee" * len(buffer)
         if not count:
             return found
         payloads = [payload for _, payload in split_frames(frames)]
