@@ -32,6 +32,9 @@ FEW_SPARES = 2
 _PAGE_BYTES = 4096
 """Each commit begins at a multiple: a page of a segment that is used again need not be read first."""
 
+_BEGIN_BYTES = 1024 * 1024
+"""Of a commit: so much is written, then the disk begins with it, so that there is less to wait for."""
+
 _LIVE, _SPARE, _DIGITS = "segment-", "spare-", 12
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
@@ -163,24 +166,19 @@ class Segments:
 
     def let_go(self, passed: tuple[int, int]) -> None:
         """Let the page cache go of what is in front of that segment and place, if written since the start."""
-        if passed <= self._let_go or not hasattr(os, "posix_fadvise"):
+        if passed <= self._let_go:
             return
         for number, (_, end) in self._live.items():
-            if self._let_go[0] <= number <= passed[0]:
-                # It is advice: a file system that does not take it is no reason to end.
+            size = passed[1] if number == passed[0] else end
+            # Advice for no bytes would be for all of them.
+            if size and self._let_go[0] <= number <= passed[0]:
                 with suppress(OSError):
-                    self._advise(number, passed[1] if number == passed[0] else end)
+                    file = os.open(segment_path(self._folder, number), os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        _let_go(file, 0, size)
+                    finally:
+                        os.close(file)
         self._let_go = passed
-
-    def _advise(self, number: int, size: int) -> None:
-        if not size:
-            # It would mean all of it.
-            return
-        file = os.open(segment_path(self._folder, number), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.posix_fadvise(file, 0, size, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(file)
 
     def _begin(self) -> None:
         self._leave()
@@ -258,11 +256,23 @@ def _sizes(folder: Path, prefix: str) -> dict[int, int]:
 
 
 def _write(file: int, pieces: list[bytes], at: int) -> None:
+    begun = at
     for piece in pieces:
         left = memoryview(piece)
         while left:
             done = os.pwrite(file, left, at)
             left, at = left[done:], at + done
+        if at - begun >= _BEGIN_BYTES:
+            _let_go(file, begun, at - begun)
+            begun = at
+
+
+def _let_go(file: int, at: int, size: int) -> None:
+    """Tell the page cache that these are not needed: what is written leaves it, what is not is begun."""
+    if hasattr(os, "posix_fadvise"):
+        # It is advice: a file system that does not take it is no reason to end.
+        with suppress(OSError):
+            os.posix_fadvise(file, at, size, os.POSIX_FADV_DONTNEED)
 
 
 def _sync(file: int) -> None:
