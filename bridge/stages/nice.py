@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["nice_thread"]
 
-_NICE = 5
+_NICE = 10
 """Enough that the others come first, and not so much that one of them waits for long for Python's lock
 where this thread holds it and another process has the processor."""
 
