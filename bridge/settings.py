@@ -140,7 +140,7 @@ class JournalSettings(Section):
     replay_bytes: Annotated[int, Field(ge=0)] = GIB
     """How much is kept at most of what was delivered."""
     large_bytes: Annotated[int, Field(ge=0)] = 512 * 1024
-    """A commit of so many bytes is written to a file of its own: once instead of twice, for a sync more."""
+    """Commits of so many bytes go to segment files beside the database: written once, for a sync more."""
     commit_delay_ms: Annotated[float, Field(ge=0, le=20)] = 2
     """How long the first event of a commit may wait for others, in milliseconds."""
 
