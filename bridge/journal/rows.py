@@ -183,9 +183,11 @@ def inherited(connection: apsw.Connection) -> Inherited:
 
 
 def groups_after(
-    connection: apsw.Connection, after: int, max_bytes: int, then: Inherited
+    connection: apsw.Connection, after: int, max_bytes: int, then: Inherited, head: int
 ) -> list[Group]:
-    """Return what `ports.Journal.read` gives, as it is on the disk.
+    """Return what `ports.Journal.read` gives, as it is on the disk; nothing where all was trimmed.
+
+    `then` is how the journal began, `head` the last record known now.
 
     Raises:
         StorageDamaged: it cannot be read.
@@ -200,7 +202,8 @@ def groups_after(
                 elif row.first == then.last_row:
                     last = then.head
                 else:
-                    last = row.first + row.records - 1
+                    # Its own count may be what is damaged.
+                    last = max(row.first + row.records - 1, head)
                 if last <= after:
                     continue
                 taken += len(row.frames)
@@ -212,5 +215,5 @@ def groups_after(
         raise StorageDamaged(f"the journal cannot be read: {error}") from error
     if groups and (first is None or groups[0].last < first):
         # It was trimmed while it was read, and its segment may have been used again.
-        return groups_after(connection, first - 1, max_bytes, then) if first else []
+        return groups_after(connection, first - 1, max_bytes, then, head) if first else []
     return groups

@@ -126,7 +126,7 @@ class Journal:
         return hot or await self._in(self._read_thread, self._read, after, max_bytes)
 
     def _read(self, after: int, max_bytes: int) -> list[Group]:
-        return rows.groups_after(self._reader, after, max_bytes, self._inherited)
+        return rows.groups_after(self._reader, after, max_bytes, self._inherited, self.head)
 
     # Writing
 

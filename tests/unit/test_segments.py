@@ -305,6 +305,19 @@ async def test_what_is_used_is_the_same_after_a_restart(tmp_path: Path) -> None:
         assert 0 < journal._segments.used <= before
 
 
+@pytest.mark.parametrize("count", ["NULL", "0", "2"])
+async def test_the_newest_whose_count_is_damaged_is_told_with_all_its_numbers(
+    tmp_path: Path, count: str
+) -> None:
+    async with opened(tmp_path, large_bytes=0) as journal:
+        await fill(journal, 2)
+        await journal.append([numbered(3, 5)])
+        journal._writer.execute(f"UPDATE groups SET count = {count} WHERE first = 3")
+        for after in range(2, 7):
+            (group,) = await stored(journal, after)
+            assert (group.first, group.last, bool(group.damaged)) == (3, 7, True)
+
+
 # What fails when it is written
 
 
